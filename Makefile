@@ -1,0 +1,60 @@
+# What there is to do here; each target's logic is a script in hack/.
+#   make demo   the whole story on this machine: cluster, chain, a trained model, the books
+#   make test   all tests but the long journeys, one summary line
+# CLUSTER=existing REGISTRY=host/path uses the current kube context instead of a cluster of our own.
+SHELL := /bin/bash
+export CLUSTER REGISTRY CHAIN_HOST
+
+CLUSTER ?= dev
+
+.DEFAULT_GOAL := help
+
+help: ## what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+up: ## tools, cluster, images, chain and contracts; safe to repeat
+	@hack/up.sh
+
+down: ## stop all of it; images and tools stay cached
+	@hack/cluster.sh down
+
+clean: ## stop all of it and forget the cluster's images too
+	@hack/cluster.sh purge
+
+status: ## what runs, and how to use it
+	@hack/cluster.sh status
+
+tools: ## only build and install the tools
+	@hack/tools.sh all
+
+images: ## build the images and give them to the cluster
+	@hack/build.sh operator
+	@hack/build.sh trainer
+	@hack/images.sh all
+
+chain: ## only the chain, with the contracts deployed
+	@hack/chain.sh up
+	@hack/chain.sh deploy
+
+demo: ## the whole story on this machine; ends in a table
+	@hack/demo.sh
+
+test: ## all tests but the long journeys, one summary line
+	@hack/test.sh
+
+journeys: ## the long journeys on the demo's cluster: lost devices, killed operators, budgets
+	@hack/journeys.sh
+
+generate: ## CRDs, RBAC and ABI from their sources
+	@hack/generate.sh
+
+gas: ## gas of each call, from receipts
+	@contracts/gas.sh
+
+bench: ## speed and memory as ratios, in tables
+	@hack/bench/run.sh
+
+lint: ## format and lints of all languages
+	@hack/lint.sh
+
+.PHONY: help up down clean status tools images chain demo test journeys generate gas bench lint

@@ -1,0 +1,54 @@
+{{/* Name of a cluster-scoped object: two releases fit in one cluster. */}}
+{{- define "freehold.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* The release as ComputeAccounts and labels name it. */}}
+{{- define "freehold.release" -}}
+{{- printf "%s.%s" .Release.Namespace .Release.Name -}}
+{{- end -}}
+
+{{- define "freehold.labels" -}}
+app.kubernetes.io/name: freehold
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+freehold.dev/release: {{ include "freehold.release" . }}
+{{- end -}}
+
+{{/* Selector of one component: (dict "root" $ "component" "gateway") */}}
+{{- define "freehold.selector" -}}
+app.kubernetes.io/name: freehold
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "freehold.agentNamespace" -}}
+{{- printf "%s-agent" .Release.Namespace -}}
+{{- end -}}
+
+{{- define "freehold.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: { type: RuntimeDefault }
+{{- end -}}
+
+{{- define "freehold.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{/* A volume called "store": a claim, a folder of the node, or an emptyDir. */}}
+{{- define "freehold.store" -}}
+- name: store
+  {{- if .persistentVolumeClaim }}
+  persistentVolumeClaim: { claimName: {{ .persistentVolumeClaim }} }
+  {{- else if .hostPath }}
+  hostPath: { path: {{ .hostPath }}, type: DirectoryOrCreate }
+  {{- else }}
+  emptyDir: { sizeLimit: {{ .sizeLimit }} }
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,94 @@
+"""Bad input: each is refused or told in a condition, and none of it funds anything."""
+
+import unittest
+
+from lib import RESEARCHER, apply, delete, get, task, wait_condition
+
+
+class Refused(unittest.TestCase):
+    """The API server refuses what one object can tell, and names the field."""
+
+    def refused(self, named, **changes):
+        done = apply(task("bad", **changes), user=RESEARCHER, check=False)
+        self.assertNotEqual(done.returncode, 0, f"{changes} was taken")
+        self.assertIn(named, done.stderr)
+
+    def test_malformed_manifests(self):
+        for named, changes in (
+            ("budget", {"market__budget": "1,5"}),
+            ("maxRatePerHour", {"market__maxRatePerHour": None}),
+            ("activeDeadline", {"activeDeadline": "1 hour"}),
+            ("exactly one of recipe and image", {"trainer__image": "freehold.dev/trainer@sha256:" + "0" * 64}),
+            ("exactly one of uri, configMapRef and artifact", {"dataset__artifact": {"sha256": "0" * 64}}),
+            ("uri needs sha256", {"dataset": {"uri": "https://data.example/digits.csv"}}),
+            ("memory", {"resources__memory": "lots"}),
+            ("count", {"resources__gpu": {"count": 0, "models": ["*"]}}),
+            ("class", {"verification": {"class": "zk"}}),
+        ):
+            with self.subTest(named=named):
+                self.refused(named, **changes)
+
+    def test_an_image_by_tag(self):
+        self.refused("image", trainer={"image": "freehold.dev/trainer:latest"})
+
+
+class Told(unittest.TestCase):
+    """What only the cluster or the chain can tell becomes a condition with a remedy."""
+
+    def told(self, which, reason, words, **changes):
+        name = f"bad-{reason.lower()}"[:40]
+        apply(task(name, **changes))
+        try:
+            found = wait_condition("trainingtask", name, which, status="False", reason=reason, seconds=60)
+            for word in words:
+                self.assertIn(word, found["message"])
+            status = get("trainingtask", name, "demo")["status"]
+            self.assertNotIn("orderId", status, "something was funded")
+        finally:
+            delete("trainingtask", name)
+
+    def test_unknown_account(self):
+        self.told("Valid", "AccountNotFound", ["nobody"], market__account="nobody")
+
+    def test_wrong_digest(self):
+        self.told("Valid", "DigestMismatch", ["0" * 64], dataset__sha256="0" * 64)
+
+    def test_missing_config_map(self):
+        self.told("Valid", "InputNotFound", ["nothing-here"], dataset__configMapRef={"name": "nothing-here", "key": "x.csv"})
+
+    def test_over_the_budget(self):
+        self.told("Funded", "BudgetExceeded", ["5"], market__budget="50.00")
+
+
+class Placed(unittest.TestCase):
+    """An order that nobody can serve comes back, and the task says why."""
+
+    def test_impossible_gpu(self):
+        apply(task("no-such-gpu", resources__gpu={"count": 1, "models": ["NVIDIA B9000"]}))
+        try:
+            found = wait_condition("trainingtask", "no-such-gpu", "Leased", status="False", reason="NoBids", seconds=90)
+            self.assertIn("bid", found["message"])
+        finally:
+            delete("trainingtask", "no-such-gpu")
+
+    def test_bad_rows_are_not_retried(self):
+        apply({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "bad-rows", "namespace": "demo"},
+            "data": {"rows.csv": "a,b,label\n1,2,0\n1,oops,1\n"},
+        })
+        bad = task("bad-rows", dataset={"configMapRef": {"name": "bad-rows", "key": "rows.csv"}})
+        bad["spec"]["trainer"]["recipe"]["model"] = {"mlp": {"layers": [2, 2]}}
+        bad["spec"]["trainer"]["recipe"]["batchSize"] = 1
+        apply(bad)
+        try:
+            failed = wait_condition("trainingtask", "bad-rows", "Failed", reason="BadData", seconds=180)
+            self.assertIn("oops", failed["message"])
+            self.assertEqual(get("trainingtask", "bad-rows", "demo")["status"]["attempt"], 0)
+        finally:
+            delete("trainingtask", "bad-rows")
+
+
+if __name__ == "__main__":
+    unittest.main()

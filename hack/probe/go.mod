@@ -1,0 +1,3 @@
+module freehold.dev/hack/probe
+
+go 1.26.0

@@ -1,0 +1,224 @@
+//! What the rules are fed: stored objects and the chain's answers as plain values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use freehold_api::account::{Caps, ComputeAccountStatus, InFlight};
+use freehold_api::scalars::Bytes32;
+use freehold_api::transaction::ChainTransactionStatus;
+use freehold_api::{ChainTransaction, ComputeAccount, Goal};
+use freehold_chain::calldata::{StoredOrder, call_of};
+use freehold_chain::goal::{Standing, cost_of, status_of};
+use freehold_chain::outbox::{Entry, Facts, Ledger, Policy, Slot, rank};
+use freehold_chain::rpc::{self, Rpc};
+use freehold_chain::view::ChainView;
+use freehold_core::B256;
+use freehold_core::money::Amount;
+use freehold_core::order::OrderState;
+use freehold_core::units::seconds;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::goals;
+
+/// Decimals of the chain's own coin.
+pub const COIN_DECIMALS: u8 = 18;
+/// Receipts asked for at a time.
+const RECEIPT_REQUESTS: usize = 8;
+
+fn hashes_of(texts: &[Bytes32]) -> Vec<B256> {
+    texts.iter().filter_map(|text| text.as_str().parse().ok()).collect()
+}
+
+/// What the account's status stores of its nonces.
+pub fn ledger(status: Option<&ComputeAccountStatus>) -> Ledger {
+    let Some(status) = status else { return Ledger::default() };
+    let slot =
+        |held: &InFlight| Slot { nonce: held.nonce, goal: held.goal.to_string(), hashes: hashes_of(&held.hashes) };
+    Ledger { slots: status.in_flight.iter().map(slot).collect(), next_nonce: status.next_nonce }
+}
+
+/// The same, as it is stored.
+pub fn in_flight(ledger: &Ledger) -> Vec<InFlight> {
+    let text = |hash: &B256| Bytes32::from(hash.to_string());
+    let held = |slot: &Slot| InFlight {
+        nonce: slot.nonce,
+        goal: slot.goal.clone().into(),
+        hashes: slot.hashes.iter().map(text).collect(),
+    };
+    ledger.slots.iter().map(held).collect()
+}
+
+/// A goal as the rules see it. `refused` overrules what the chain's state says:
+/// the call was tried at this block and reverted.
+pub fn entry(
+    object: &ChainTransaction,
+    view: &ChainView,
+    stored: Option<&StoredOrder>,
+    refused: Option<&Standing>,
+    sent_at: Option<u64>,
+) -> Entry {
+    let goal = &object.spec.goal;
+    let empty = ChainTransactionStatus::default();
+    let status = object.status.as_ref().unwrap_or(&empty);
+    let standing = match refused {
+        Some(standing) => standing.clone(),
+        None => status_of(goal, view, stored)
+            .map_or_else(|error| Standing::Impossible(error.to_string()), |status| status.verdict()),
+    };
+    let call = call_of(goal, view, stored);
+    Entry {
+        name: object.name_any(),
+        fills: fills(goal),
+        rank: rank(goal),
+        created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
+        state: goals::state(object),
+        nonce: status.nonce,
+        hashes: hashes_of(&status.hashes),
+        max_fee: status.max_fee_per_gas.map(u128::from),
+        signed_at: status.sent_at.as_ref().and_then(|text| second_of(text.as_str())),
+        sent_at,
+        reverts: status.reverts.unwrap_or(0),
+        standing,
+        buildable: call.is_ok(),
+        cost: cost_of(goal, view, stored).unwrap_or_default(),
+        gas: call.map_or(0, |call| call.gas),
+    }
+}
+
+fn second_of(text: &str) -> Option<u64> {
+    let time: Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_second()).ok()
+}
+
+fn fills(goal: &Goal) -> Option<u64> {
+    match goal {
+        Goal::Void { nonce } => Some(*nonce),
+        _ => None,
+    }
+}
+
+/// What the chain says of the account, at the blocks of the view.
+pub async fn facts(rpc: &Rpc, view: &ChainView, ledger: &Ledger, entries: &[Entry]) -> Result<Facts, rpc::Error> {
+    let (latest, confirmed) = (view.latest.block, view.confirmed.block);
+    let (nonce_latest, nonce_confirmed, fee) = futures::try_join!(
+        rpc.nonce(view.account, latest.hash),
+        rpc.nonce(view.account, confirmed.hash),
+        fee(rpc, latest.hash),
+    )?;
+    Ok(Facts {
+        nonce_latest,
+        nonce_confirmed,
+        confirmed: confirmed.number,
+        receipts: receipts(rpc, view, asked(ledger, entries, nonce_latest)).await?,
+        fee,
+        gas: view.balances.gas,
+        free: view.balances.free,
+        wallet: view.balances.wallet,
+        allowance: view.balances.allowance,
+    })
+}
+
+/// Hashes that may have a receipt: nonces above the account's cannot.
+fn asked(ledger: &Ledger, entries: &[Entry], nonce_latest: u64) -> BTreeSet<B256> {
+    let slots = ledger.slots.iter().filter(|slot| slot.nonce < nonce_latest).flat_map(|slot| slot.hashes.iter());
+    let open = |entry: &&Entry| !entry.state.is_final() && entry.nonce.is_some_and(|nonce| nonce < nonce_latest);
+    let goals = entries.iter().filter(open).flat_map(|entry| entry.hashes.iter());
+    slots.chain(goals).copied().collect()
+}
+
+async fn receipts(
+    rpc: &Rpc,
+    view: &ChainView,
+    hashes: BTreeSet<B256>,
+) -> Result<BTreeMap<B256, rpc::Receipt>, rpc::Error> {
+    let found: Vec<Option<(B256, rpc::Receipt)>> = stream::iter(hashes)
+        .map(|hash| async move { rpc.receipt(hash).await.map(|receipt| receipt.map(|receipt| (hash, receipt))) })
+        .buffer_unordered(RECEIPT_REQUESTS)
+        .try_collect()
+        .await?;
+    // A receipt from a block that the view has not seen yet belongs to a later pass.
+    Ok(found.into_iter().flatten().filter(|(_, receipt)| receipt.block <= view.latest.block.number).collect())
+}
+
+/// What to offer a unit of gas, in wei: twice the base fee lasts six full blocks, and a tenth of the
+/// whole goes to the block's maker.
+async fn fee(rpc: &Rpc, latest: B256) -> Result<u128, rpc::Error> {
+    let base = rpc.header_by_hash(latest).await?.map_or(0, |header| header.base_fee);
+    let tip = match rpc.priority_fee().await {
+        Ok(tip) => tip,
+        // Not every endpoint has an opinion.
+        Err(error) if error.is_refusal() => 1_000_000_000,
+        Err(error) => return Err(error),
+    };
+    Ok((base.saturating_mul(2).saturating_add(tip)).max(tip.saturating_mul(10)).max(10))
+}
+
+/// The part of a fee that goes to the block's maker. A function of the whole, so
+/// that signing again gives the same transaction.
+pub fn tip_of(fee: u128) -> u128 {
+    fee / 10
+}
+
+/// How patient the outbox is, and what the account's caps leave.
+pub fn policy(
+    account: &ComputeAccount,
+    block_time: u64,
+    view: &ChainView,
+    objects: &[Arc<ChainTransaction>],
+    now: Timestamp,
+) -> Policy {
+    let caps = account.spec.caps.as_ref();
+    Policy {
+        resend_after: (block_time * 3).max(5),
+        replace_after: (block_time * 15).max(30),
+        fees_left: caps.and_then(|caps| fees_left(caps, objects, now)),
+        tokens_left: caps.and_then(|caps| tokens_left(caps, view, now)),
+        decimals: view.decimals,
+    }
+}
+
+fn period(caps: &Caps) -> u64 {
+    seconds(caps.period.as_str()).unwrap_or(0)
+}
+
+fn fees_left(caps: &Caps, objects: &[Arc<ChainTransaction>], now: Timestamp) -> Option<u128> {
+    let cap = Amount::parse(caps.fees.as_ref()?.as_str(), COIN_DECIMALS).ok()?;
+    let since = now.as_second().saturating_sub(i64::try_from(period(caps)).unwrap_or(i64::MAX));
+    let recent =
+        |object: &&Arc<ChainTransaction>| object.creation_timestamp().is_some_and(|time| time.0.as_second() >= since);
+    let fee = |object: &Arc<ChainTransaction>| {
+        Amount::parse(object.status.as_ref()?.fee.as_ref()?.as_str(), COIN_DECIMALS).ok()
+    };
+    let spent: Amount = objects.iter().filter(recent).filter_map(fee).sum();
+    Some(cap.saturating_sub(spent).0)
+}
+
+/// Orders whose time for bids ended within the period, or is to come: what they hold, or cost.
+fn tokens_left(caps: &Caps, view: &ChainView, now: Timestamp) -> Option<Amount> {
+    let cap = Amount::parse(caps.tokens.as_ref()?.as_str(), view.decimals).ok()?;
+    let since = u64::try_from(now.as_second()).unwrap_or(0).saturating_sub(period(caps));
+    let spent: Amount = view
+        .latest
+        .orders
+        .values()
+        .filter(|order| order.slot.tenant == view.account && order.terms.bidBy.to::<u64>() >= since)
+        .map(|order| {
+            if order.slot.state.is_settled() {
+                cost_of_settled(order)
+            } else {
+                order.slot.funds.saturating_add(order.slot.paid)
+            }
+        })
+        .sum();
+    Some(cap.saturating_sub(spent))
+}
+
+/// What a settled order took from the tenant for good.
+fn cost_of_settled(order: &freehold_core::order::Order) -> Amount {
+    match order.slot.state {
+        OrderState::Cancelled => Amount::ZERO,
+        _ => Amount(order.terms.maxPrice).saturating_sub(order.split.map_or(Amount::ZERO, |split| split.to_tenant)),
+    }
+}

@@ -1,0 +1,122 @@
+//! ComputeAccount: who pays. Loads the key, keeps a reader of the chain for each
+//! account that the release serves, says what it holds and owes, and asks for
+//! the approvals and withdrawals that its orders need.
+
+mod runtime;
+mod spending;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use freehold_api::ComputeAccount;
+use freehold_chain::view::ChainView;
+use futures::StreamExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use tokio::sync::Mutex;
+use tokio_stream::wrappers::IntervalStream;
+
+use self::runtime::Runtime;
+use self::status::Observed;
+use crate::accounts::is_ours;
+use crate::context::Context;
+use crate::goals;
+use crate::rbac::{READ, Rule, Scope};
+
+const GROUP: &str = freehold_api::GROUP;
+
+pub const RULES: &[Rule] = &[
+    Rule::new(GROUP, &["computeaccounts"], READ, Scope::Cluster),
+    Rule::new(GROUP, &["computeaccounts/status"], &["patch"], Scope::Cluster),
+    Rule::new(GROUP, &["chaintransactions"], &["get", "list", "watch", "create"], Scope::Release),
+    Rule::new("", &["secrets"], &["get"], Scope::Release),
+];
+
+/// All accounts are looked at this often; a look that finds nothing new writes nothing.
+const LOOK: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("apply: {0}")]
+    Goal(#[from] goals::Error),
+    #[error("status: {0}")]
+    Status(Box<kube::Error>),
+}
+
+struct Shared {
+    ctx: Context,
+    runtimes: Mutex<BTreeMap<String, Runtime>>,
+}
+
+/// Serves the release's accounts until the task is dropped.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let api: Api<ComputeAccount> = Api::all(ctx.client.clone());
+    let shared = Arc::new(Shared { ctx, runtimes: Mutex::default() });
+    let looks = IntervalStream::new(tokio::time::interval(LOOK)).map(|_| ());
+    Controller::new(api, watcher::Config::default())
+        .reconcile_all_on(looks)
+        .run(reconcile, error_policy, shared.clone())
+        .for_each(|outcome| async {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a look at an account failed");
+            }
+        })
+        .await;
+    Ok(())
+}
+
+async fn reconcile(account: Arc<ComputeAccount>, shared: Arc<Shared>) -> Result<Action, Error> {
+    let ctx = &shared.ctx;
+    let name = account.name_any();
+    let mut runtimes = shared.runtimes.lock().await;
+    if !is_ours(&account, &ctx.settings.release) || account.meta().deletion_timestamp.is_some() {
+        if runtimes.remove(&name).is_some() {
+            runtime::forget(ctx, &name);
+        }
+        return Ok(Action::await_change());
+    }
+    // dereference and validate: the key, and a reader that fits the spec
+    let runtime = runtimes.entry(name.clone()).or_default();
+    let signer = runtime.keep(ctx, &account).await;
+    drop(runtimes);
+    let view = ctx.views.get(&name);
+    // plan and apply: approve, withdraw
+    if let Some(view) = view.as_ref().filter(|view| view.health.allows_action() && signer.is_ok()) {
+        ask(ctx, &name, &account, view).await?;
+    }
+    // status
+    let report = ctx.accounts.get(&name).map(|served| served.report.borrow().clone()).unwrap_or_default();
+    let observed =
+        Observed { signer, view: view.as_deref(), report, open: ctx.outbox.open(&name), now: ctx.clock.now() };
+    write_status(ctx, &account, &observed).await?;
+    Ok(Action::await_change())
+}
+
+async fn ask(ctx: &Context, name: &str, account: &ComputeAccount, view: &ChainView) -> Result<(), Error> {
+    let Some(served) = ctx.accounts.get(name) else { return Ok(()) };
+    let affordable = served.report.borrow().affordable;
+    for goal in spending::plan(account, view, &ctx.outbox.open(name), affordable) {
+        tracing::info!(account = name, goal = goal.name(), "asked for");
+        goals::ensure(ctx, name, goal, None).await?;
+    }
+    Ok(())
+}
+
+async fn write_status(ctx: &Context, account: &ComputeAccount, observed: &Observed<'_>) -> Result<(), Error> {
+    let Some(patch) = status::patch(account, observed) else { return Ok(()) };
+    let api: Api<ComputeAccount> = Api::all(ctx.client.clone());
+    api.patch_status(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map(|_| ())
+        .map_err(|error| Error::Status(Box::new(error)))
+}
+
+fn error_policy(account: Arc<ComputeAccount>, error: &Error, _: Arc<Shared>) -> Action {
+    tracing::warn!(account = account.name_any(), %error, "the account could not be served; trying again");
+    Action::requeue(RETRY)
+}

@@ -1,0 +1,130 @@
+//! The way to providers' gateways, with calls signed by the account that leased.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use freehold_chain::signer::Signer;
+use freehold_core::access::Claims;
+use freehold_core::wire::LeaseReport;
+use freehold_core::{Address, B256};
+use freehold_gateway::address::Policy;
+use freehold_gateway::client::{GatewayClient, SignAccess, Source};
+
+use crate::context::Context;
+
+/// A gateway that takes longer to say how a lease is doing counts as silent.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Transfers are resumable: a pass does its share and gives other work its turn.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("account `{0}` has no signer: see its conditions")]
+    NoSigner(String),
+    #[error("{0}")]
+    Policy(String),
+    #[error(transparent)]
+    Call(#[from] freehold_gateway::client::Error),
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl Error {
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Call(freehold_gateway::client::Error::Answer { status: 404, .. }))
+    }
+}
+
+/// Which lease, where, and who asks.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    pub id: B256,
+    pub account: String,
+    pub gateway: String,
+    pub chain_id: u64,
+    pub market: Address,
+}
+
+/// What a tenant's operator does at a gateway.
+#[async_trait]
+pub trait Gateways: Send + Sync {
+    async fn status(&self, lease: &Lease) -> Result<LeaseReport, Error>;
+    async fn put_manifest(&self, lease: &Lease, bytes: Vec<u8>) -> Result<(), Error>;
+    async fn upload(&self, lease: &Lease, sha256: &str, from: &Path) -> Result<(), Error>;
+    /// `to` appears only with the right digest; called again, it goes on where it stopped.
+    async fn download(&self, lease: &Lease, sha256: &str, limit: u64, to: &Path) -> Result<(), Error>;
+}
+
+/// Gateways over HTTP.
+pub struct Remote {
+    ctx: Context,
+    policy: Policy,
+}
+
+impl Remote {
+    pub fn new(ctx: Context) -> Result<Self, Error> {
+        let allowed = ctx
+            .settings
+            .allowed_cidrs
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<Vec<_>, String>>()
+            .map_err(Error::Policy)?;
+        Ok(Self { ctx, policy: Policy { allowed, refused: Vec::new() } })
+    }
+
+    fn client(&self, lease: &Lease) -> Result<GatewayClient, Error> {
+        let signer = self.ctx.signers.get(&lease.account).ok_or_else(|| Error::NoSigner(lease.account.clone()))?;
+        let signer = Arc::new(Signing { signer, chain_id: lease.chain_id, market: lease.market });
+        let clock = self.ctx.clock.clone();
+        let seconds: freehold_gateway::Clock =
+            Arc::new(move || u64::try_from(clock.now().as_second()).unwrap_or_default());
+        Ok(GatewayClient::new(&lease.gateway, lease.id, signer, seconds, &self.policy)?)
+    }
+}
+
+struct Signing {
+    signer: Arc<dyn Signer>,
+    chain_id: u64,
+    market: Address,
+}
+
+#[async_trait]
+impl SignAccess for Signing {
+    async fn sign(&self, claims: &Claims) -> Result<Vec<u8>, String> {
+        let signature = self.signer.sign_access(claims, self.chain_id, self.market).await;
+        signature.map(|s| s.to_vec()).map_err(|e| e.to_string())
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, freehold_gateway::client::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Error::Timeout(limit)),
+    }
+}
+
+#[async_trait]
+impl Gateways for Remote {
+    async fn status(&self, lease: &Lease) -> Result<LeaseReport, Error> {
+        within(STATUS_TIMEOUT, self.client(lease)?.status()).await
+    }
+
+    async fn put_manifest(&self, lease: &Lease, bytes: Vec<u8>) -> Result<(), Error> {
+        within(TRANSFER_TIMEOUT, self.client(lease)?.put_manifest(bytes.into())).await
+    }
+
+    async fn upload(&self, lease: &Lease, sha256: &str, from: &Path) -> Result<(), Error> {
+        let source = Source::open(from)?;
+        within(TRANSFER_TIMEOUT, self.client(lease)?.upload_artifact(sha256, &source)).await
+    }
+
+    async fn download(&self, lease: &Lease, sha256: &str, limit: u64, to: &Path) -> Result<(), Error> {
+        within(TRANSFER_TIMEOUT, self.client(lease)?.download_artifact(sha256, limit, to)).await.map(|_| ())
+    }
+}

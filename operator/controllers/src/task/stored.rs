@@ -1,0 +1,127 @@
+//! An order as it was decided: an immutable ConfigMap of the release namespace,
+//! written before the goal that places it and never rendered again.
+
+use std::collections::BTreeMap;
+
+use freehold_api::labels;
+use freehold_chain::calldata;
+use freehold_core::order::Terms;
+use freehold_core::{Address, B256};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+
+use crate::goals::{TaskRef, order_label};
+
+/// Number of the attempt that the order is for.
+pub const ATTEMPT_ANNOTATION: &str = "freehold.dev/attempt";
+
+/// Failed runs of the attempts before, which count against `backoffLimit`.
+pub const FAILURES_ANNOTATION: &str = "freehold.dev/failures";
+
+pub const MANIFEST: &str = "manifest.json";
+
+/// What reconcilers keep of a stored order; the manifest stays in the ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredOrder {
+    pub id: B256,
+    /// Name of the ConfigMap.
+    pub name: String,
+    pub account: String,
+    pub task: TaskRef,
+    pub attempt: u32,
+    /// Failed runs of the attempts before.
+    pub failures: u32,
+    pub terms: Terms,
+    pub created: Timestamp,
+}
+
+/// `order-<first 20 digits of the id>`.
+pub fn name_of(id: &B256) -> String {
+    format!("order-{}", &hex::encode(id)[..20])
+}
+
+/// Everything that is written down of a new order.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub id: B256,
+    pub salt: B256,
+    pub attempt: u32,
+    pub failures: u32,
+    pub terms: Terms,
+    pub spec: Vec<u8>,
+    pub manifest: Vec<u8>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Order(#[from] calldata::Error),
+    #[error("the manifest is not UTF-8: {0}")]
+    Manifest(#[from] std::string::FromUtf8Error),
+}
+
+impl Draft {
+    pub fn config_map(&self, namespace: &str, account: &str, task: &TaskRef) -> Result<ConfigMap, Error> {
+        let order = calldata::StoredOrder { terms: self.terms.clone(), salt: self.salt, spec: self.spec.clone() };
+        let mut data = order.to_data()?;
+        data.insert(MANIFEST.to_owned(), String::from_utf8(self.manifest.clone())?);
+        let id = format!("{:#x}", self.id);
+        let labels = BTreeMap::from([
+            (labels::ORDER.to_owned(), order_label(&id)),
+            (labels::ACCOUNT.to_owned(), account.to_owned()),
+            (labels::TASK_UID.to_owned(), task.uid.clone()),
+            (labels::TASK_NAMESPACE.to_owned(), task.namespace.clone()),
+            (labels::TASK_NAME.to_owned(), task.name.chars().take(63).collect()),
+        ]);
+        let annotations = BTreeMap::from([
+            (labels::ORDER_ANNOTATION.to_owned(), id),
+            (ATTEMPT_ANNOTATION.to_owned(), self.attempt.to_string()),
+            (FAILURES_ANNOTATION.to_owned(), self.failures.to_string()),
+        ]);
+        Ok(ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name_of(&self.id)),
+                namespace: Some(namespace.to_owned()),
+                labels: Some(labels),
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            },
+            immutable: Some(true),
+            data: Some(data),
+            binary_data: None,
+        })
+    }
+}
+
+impl StoredOrder {
+    /// Nothing if the ConfigMap is no stored order.
+    pub fn read(map: &ConfigMap) -> Option<Self> {
+        let label = |key: &str| map.labels().get(key).cloned();
+        let annotation = |key: &str| map.annotations().get(key).cloned();
+        Some(Self {
+            id: annotation(labels::ORDER_ANNOTATION)?.parse().ok()?,
+            name: map.name_any(),
+            account: label(labels::ACCOUNT)?,
+            task: TaskRef {
+                uid: label(labels::TASK_UID)?,
+                namespace: label(labels::TASK_NAMESPACE)?,
+                name: label(labels::TASK_NAME)?,
+            },
+            attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
+            failures: annotation(FAILURES_ANNOTATION)?.parse().ok()?,
+            terms: calldata::StoredOrder::from_data(map.data.as_ref()?).ok()?.terms,
+            created: map.creation_timestamp()?.0,
+        })
+    }
+
+    pub fn bid_by(&self) -> u64 {
+        self.terms.bidBy.to::<u64>()
+    }
+}
+
+/// Id of a task's n-th order.
+pub fn id_of(chain_id: u64, market: Address, account: Address, uid: &str, attempt: u32) -> B256 {
+    freehold_core::order::order_id(chain_id, market, account, freehold_core::order::salt(uid, attempt))
+}

@@ -1,0 +1,14 @@
+//! Tests of the lifecycle as pure functions, over a small world that stands in
+//! for chain, provider and outbox.
+
+mod choosing;
+mod cluster;
+mod funding;
+mod http;
+mod lifecycle;
+mod ordering;
+mod properties;
+mod shown;
+mod sweeping;
+mod validation;
+mod world;

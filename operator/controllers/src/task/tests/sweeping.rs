@@ -1,0 +1,87 @@
+//! Orders without a task.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use freehold_api::Goal;
+use freehold_chain::view::Health;
+use freehold_core::B256;
+use freehold_core::order::OrderState;
+
+use super::world::*;
+use crate::task::sweep::{Floor, Sweep, sweep};
+
+const ORIGIN: B256 = B256::repeat_byte(9);
+
+fn look(world: &World, tasks: &[&str], origin: B256, missing: &mut BTreeMap<B256, u64>) -> Vec<Sweep> {
+    let floor = Floor {
+        stored: &world.stored,
+        view: &world.view(),
+        origin,
+        failed: &BTreeSet::new(),
+        tasks: &tasks.iter().map(|t| (*t).to_owned()).collect(),
+        keep: 86_400,
+        now: u64::try_from(world.now).expect("positive"),
+    };
+    sweep(&floor, missing)
+}
+
+fn running() -> World {
+    let mut world = World::new();
+    world.up_to_running();
+    world
+}
+
+#[test]
+fn an_order_whose_task_is_gone_is_ended_after_ten_minutes() {
+    let mut world = running();
+    let mut missing = BTreeMap::new();
+    assert!(look(&world, &["uid-1"], ORIGIN, &mut missing).is_empty());
+    assert!(look(&world, &[], ORIGIN, &mut missing).is_empty(), "it may come back");
+    world.now += 599;
+    assert!(look(&world, &[], ORIGIN, &mut missing).is_empty());
+    world.now += 1;
+    let order_id = format!("{:#x}", world.id(0)).into();
+    assert_eq!(look(&world, &[], ORIGIN, &mut missing), [Sweep::End(Goal::CloseOrder { order_id })]);
+    world.health = Health::Stale { head: 1 };
+    assert!(look(&world, &[], ORIGIN, &mut missing).is_empty(), "not while blind");
+}
+
+#[test]
+fn a_task_that_is_seen_again_starts_the_wait_anew() {
+    let mut world = running();
+    let mut missing = BTreeMap::new();
+    look(&world, &[], ORIGIN, &mut missing);
+    world.now += 500;
+    look(&world, &["uid-1"], ORIGIN, &mut missing);
+    world.now += 500;
+    assert!(look(&world, &[], ORIGIN, &mut missing).is_empty());
+}
+
+#[test]
+fn orders_of_other_clusters_are_left_alone() {
+    let mut world = running();
+    world.stored.clear();
+    let mut missing = BTreeMap::new();
+    look(&world, &[], B256::repeat_byte(8), &mut missing);
+    world.now += 3_600;
+    assert!(look(&world, &[], B256::repeat_byte(8), &mut missing).is_empty());
+    look(&world, &[], ORIGIN, &mut missing);
+    world.now += 3_600;
+    assert_eq!(look(&world, &[], ORIGIN, &mut missing).len(), 1, "our own, whose record was lost");
+}
+
+#[test]
+fn records_go_when_no_budget_counts_them_any_more() {
+    let mut world = running();
+    world.provider_closes();
+    world.blocks(4);
+    assert_eq!(world.state(), Some(OrderState::Closed));
+    let mut missing = BTreeMap::new();
+    assert!(look(&world, &[], ORIGIN, &mut missing).is_empty());
+    world.now += 90_000;
+    assert_eq!(look(&world, &[], ORIGIN, &mut missing), [Sweep::Forget(world.stored[0].name.clone())]);
+    assert!(
+        look(&world, &["uid-1"], ORIGIN, &mut missing).is_empty(),
+        "attempts of a task are counted by their records"
+    );
+}

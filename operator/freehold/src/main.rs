@@ -1,0 +1,88 @@
+//! `freehold`: one binary, one subcommand a process. `kubectl-freehold` is the
+//! same binary under the name that kubectl looks for.
+
+mod audit;
+mod crdgen;
+mod operator;
+mod rbacgen;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use freehold_gateway::courier;
+
+#[derive(Parser)]
+#[command(name = "freehold", version, about = "Own your AI, lease the compute.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reconciles Freehold's kinds: a tenant's tasks, a provider's leases, or both.
+    Operator(operator::Args),
+    /// Serves tenants and the pods of their leases: manifests, artifacts, status, logs.
+    Gateway(freehold_gateway::GatewayArgs),
+    /// Publishes a node's GPUs and, if installed so, serves them to the kubelet.
+    NodeAgent(freehold_node_agent::AgentArgs),
+    /// Carries a lease's inputs and outputs inside its pod.
+    Courier(courier::CourierArgs),
+    /// Rebuilds leases from the chain alone and checks their sums.
+    Audit(audit::Args),
+    /// Writes the CustomResourceDefinitions, a file a kind.
+    #[command(hide = true)]
+    Crdgen(crdgen::Args),
+    /// Writes the operator's RBAC rules for the chart.
+    #[command(hide = true)]
+    Rbacgen(rbacgen::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    // Two TLS providers in one process panic at the first connection: ring is ours.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("error: another TLS provider was installed before ring");
+        return ExitCode::FAILURE;
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli.command)),
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Operator(args) => report(operator::run(args).await),
+        Command::Gateway(args) => report(freehold_gateway::run(args).await),
+        Command::NodeAgent(args) => report(freehold_node_agent::run(args).await),
+        Command::Courier(args) => courier::run(args).await,
+        Command::Audit(args) => report(audit::run(&args).await),
+        Command::Crdgen(args) => report(crdgen::run(&args)),
+        Command::Rbacgen(args) => report(rbacgen::run(&args)),
+    }
+}
+
+/// One sentence for what failed, one a cause.
+fn report<E: std::error::Error>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("  because: {cause}");
+                source = cause.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

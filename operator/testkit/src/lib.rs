@@ -1,0 +1,3 @@
+//! What tests of several crates share. Nothing here belongs to a release.
+
+pub mod chain;

@@ -1,0 +1,90 @@
+//! The model file: parameters, and all that inference needs beside them.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+
+use crate::dataset::Normalization;
+use crate::error::{Error, Result};
+use crate::model;
+use crate::recipe::{Model, Precision};
+use crate::tensors::{self, Named, Stored};
+
+const FORMAT: &str = "freehold.dev/model/v1";
+const MEAN: &str = "normalization.mean";
+const DEVIATION: &str = "normalization.deviation";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Description {
+    format: String,
+    pub model: Model,
+    pub precision: Precision,
+    /// Names of the outputs; empty for bytes.
+    pub classes: Vec<String>,
+    /// Names of the feature columns, where the training data had names.
+    pub features: Option<Vec<String>>,
+}
+
+impl Description {
+    pub fn new(model: Model, precision: Precision, classes: Vec<String>, features: Option<Vec<String>>) -> Self {
+        Self { format: FORMAT.into(), model, precision, classes, features }
+    }
+}
+
+pub struct Artifact {
+    pub description: Description,
+    pub parameters: Vec<Tensor>,
+    pub normalization: Option<Normalization>,
+}
+
+impl Artifact {
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut named = Named::new();
+        for (spec, tensor) in model::parameters(&self.description.model).iter().zip(&self.parameters) {
+            named.insert(spec.name.clone(), Stored::of(tensor)?);
+        }
+        if let Some(normalization) = &self.normalization {
+            named.insert(MEAN.into(), Stored::of_vector(&normalization.mean));
+            named.insert(DEVIATION.into(), Stored::of_vector(&normalization.deviation));
+        }
+        let metadata = serde_json::to_string(&self.description)
+            .map_err(|error| Error::Usage(format!("the model cannot be described: {error}")))?;
+        tensors::write(path, &named, metadata)
+    }
+
+    pub fn read(path: &Path, device: Device) -> Result<Self> {
+        let bad = |what: String| Error::Data(format!("the model {} cannot be used: {what}", path.display()));
+        let (named, metadata) = tensors::read(path).map_err(bad)?;
+        let metadata = metadata.ok_or_else(|| bad("it was not written by freehold-trainer".into()))?;
+        let description: Description = serde_json::from_str(&metadata).map_err(|error| bad(error.to_string()))?;
+        if description.format != FORMAT {
+            return Err(bad(format!("its format is `{}`, not `{FORMAT}`", description.format)));
+        }
+        description.model.validate()?;
+        let parameters = model::from_named(&model::parameters(&description.model), &named, "", device)?;
+        let normalization = match (named.get(MEAN), named.get(DEVIATION)) {
+            (Some(mean), Some(deviation)) => {
+                Some(Normalization { mean: mean.to_vector(), deviation: deviation.to_vector() })
+            }
+            _ => None,
+        };
+        let artifact = Self { description, parameters, normalization };
+        artifact.check().map_err(bad)?;
+        Ok(artifact)
+    }
+
+    /// What the shapes of the parameters do not tell.
+    fn check(&self) -> std::result::Result<(), String> {
+        let Some(width) = self.description.model.features() else { return Ok(()) };
+        let outputs = self.description.model.classes();
+        if self.description.classes.len() != outputs {
+            return Err(format!("it names {} classes for {outputs} outputs", self.description.classes.len()));
+        }
+        match &self.normalization {
+            Some(figures) if figures.mean.len() == width && figures.deviation.len() == width => Ok(()),
+            _ => Err(format!("its normalization does not fit {width} features")),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! NumPy's NPZ: a ZIP of arrays, one with the features and one with the labels.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use zip::ZipArchive;
+
+use super::npy::{Array, read_array};
+use super::table::{Builder, check_width, some_of};
+use super::{Guard, Table, Wanted, open};
+use crate::error::{Error, Result};
+
+type Archive = ZipArchive<BufReader<File>>;
+
+pub(super) fn read(path: &Path, wanted: &Wanted, guard: Guard) -> Result<Table> {
+    let mut archive = ZipArchive::new(open(path)?).map_err(explain)?;
+    let names: Vec<String> =
+        archive.file_names().map(|name| name.strip_suffix(".npy").unwrap_or(name).to_owned()).collect();
+    let features = read_named(&mut archive, feature_array(&names, wanted)?, guard)?;
+    let labels = match wanted.label {
+        Some(name) if names.iter().any(|other| other == name) => Some(read_named(&mut archive, name, guard)?),
+        Some(name) => {
+            let remedy = "; name the label array in recipe.data.label";
+            return Err(Error::Data(format!(
+                "array `{name}` is not in the data, which has {}{remedy}",
+                some_of(&names)
+            )));
+        }
+        None => None,
+    };
+    build(features, labels, wanted, guard)
+}
+
+/// The array with the features: the one that the recipe names, or the only one left.
+fn feature_array<'a>(names: &'a [String], wanted: &Wanted<'a>) -> Result<&'a str> {
+    if let Some(chosen) = wanted.features
+        && let [name] = chosen
+    {
+        return Ok(name);
+    }
+    let mut others = names.iter().filter(|name| Some(name.as_str()) != wanted.label && name.as_str() != "label");
+    match (others.next(), others.next()) {
+        (Some(name), None) => Ok(name),
+        _ => Err(Error::Data(format!(
+            "the data has {}: name the one array with the features in recipe.data.features",
+            some_of(names)
+        ))),
+    }
+}
+
+fn read_named(archive: &mut Archive, name: &str, guard: Guard) -> Result<Array> {
+    let file = archive.by_name(&format!("{name}.npy")).map_err(explain)?;
+    read_array(file, guard)
+}
+
+fn build(features: Array, labels: Option<Array>, wanted: &Wanted, guard: Guard) -> Result<Table> {
+    let Some((rows, edges)) = features.shape.split_first() else {
+        return Err(Error::Data("the feature array is a single number: give one entry a row".into()));
+    };
+    // A row may be an image: its edges are flattened in C order.
+    let width: usize = edges.iter().product();
+    check_width(width, wanted)?;
+    if let Some(labels) = &labels
+        && labels.values.len() != *rows
+    {
+        return Err(Error::Data(format!("the arrays have {rows} rows, but {} labels", labels.values.len())));
+    }
+    let mut table = Builder::new(None, wanted, guard);
+    for row in 0..*rows {
+        for (column, value) in features.values[row * width..(row + 1) * width].iter().enumerate() {
+            table.value(*value as f32, &column.to_string())?;
+        }
+        if let Some(labels) = &labels {
+            table.numeric_label(labels.values[row])?;
+        }
+        table.end_row()?;
+    }
+    Ok(table.finish())
+}
+
+fn explain(error: zip::result::ZipError) -> Error {
+    Error::Data(format!("the data cannot be read as NPZ: {error}"))
+}

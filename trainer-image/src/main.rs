@@ -1,0 +1,119 @@
+//! `freehold-trainer`: trains, or predicts, as the task says, and exits with a
+//! code that tells whether a retry can help.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use freehold_trainer::device::{self, Choice};
+use freehold_trainer::task::{Kind, Paths, Task};
+use freehold_trainer::train::{Env, train};
+use freehold_trainer::{Error, Result, infer};
+use jiff::Timestamp;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Trains networks and predicts with them, on libtorch.
+///
+/// Exit codes: 0 done, 64 bad task, 65 bad data, 75 interrupted after a checkpoint (run it again).
+#[derive(Parser)]
+#[command(name = "freehold-trainer", version)]
+struct Options {
+    /// What to do; without it, what the task's kind says.
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The task, a JSON file.
+    #[arg(long, global = true, default_value = "/freehold/task.json")]
+    task: PathBuf,
+    /// Folder of the inputs: dataset and init, or model and input.
+    #[arg(long = "in", global = true, default_value = "/freehold/in")]
+    inputs: PathBuf,
+    /// Folder of the outputs.
+    #[arg(long = "out", global = true, default_value = "/freehold/out")]
+    outputs: PathBuf,
+    /// Folder of checkpoints; the newest whole one is resumed from.
+    #[arg(long, global = true, default_value = "/freehold/checkpoints")]
+    checkpoints: PathBuf,
+    /// File that lines of progress are added to.
+    #[arg(long, global = true, default_value = "/freehold/progress.jsonl")]
+    progress: PathBuf,
+    /// Where to compute.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    device: Choice,
+}
+
+#[derive(Clone, Copy, PartialEq, Subcommand)]
+enum Command {
+    /// Train a model from the input `dataset`.
+    Train,
+    /// Predict the input `input` with the input `model`.
+    Infer,
+}
+
+fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Nothing is left to do if even this cannot be printed.
+            let _ = error.print();
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(64) };
+        }
+    };
+    match run(options) {
+        Ok(sentence) => {
+            say(sentence);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn say(sentence: String) {
+    eprintln!("freehold-trainer: {sentence}");
+}
+
+fn run(options: Options) -> Result<String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Error::Unavailable(format!("cannot listen for signal {signal}: {error}")))?;
+    }
+    let task = Task::read(&options.task)?;
+    let command = command(options.command, task.kind)?;
+    device::set_threads(task.resources);
+    let paths = Paths {
+        inputs: options.inputs,
+        outputs: options.outputs,
+        checkpoints: options.checkpoints,
+        progress: options.progress,
+    };
+    let mut env = Env {
+        device: device::choose(options.device, task.resources)?,
+        stop: &stop,
+        now: &Timestamp::now,
+        say: &mut say,
+    };
+    match command {
+        Command::Train => train(&task, &paths, &mut env).map(|summary| summary.sentence()),
+        Command::Infer => infer::infer(&task, &paths, &mut env).map(|summary| summary.sentence()),
+    }
+}
+
+fn command(given: Option<Command>, kind: Kind) -> Result<Command> {
+    let (meant, name) = match kind {
+        Kind::TrainingTask => (Command::Train, "TrainingTask"),
+        Kind::InferenceTask => (Command::Infer, "InferenceTask"),
+    };
+    match given {
+        Some(given) if given != meant => {
+            Err(Error::Usage(format!("the task is of kind {name}: call the other subcommand, or none")))
+        }
+        _ => Ok(meant),
+    }
+}

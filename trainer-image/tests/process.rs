@@ -1,0 +1,127 @@
+//! The program itself: its exit codes, SIGTERM, and the digits.
+#![allow(clippy::unwrap_used)] // helpers of tests are not tests to clippy
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Bench, circle, task};
+use freehold_trainer::recipe::Recipe;
+use serde_json::{Value, json};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn program(bench: &Bench, task: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freehold-trainer"));
+    let paths = bench.paths();
+    command.env("OMP_NUM_THREADS", "1").arg("--task").arg(task).arg("--in").arg(paths.inputs);
+    command.arg("--out").arg(paths.outputs).arg("--checkpoints").arg(paths.checkpoints);
+    command.arg("--progress").arg(paths.progress).stderr(Stdio::piped());
+    command
+}
+
+fn write_task(bench: &Bench, task: &Value) -> PathBuf {
+    let path = bench.path().join("task.json");
+    fs::write(&path, task.to_string()).unwrap();
+    path
+}
+
+fn message(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn wait_for_step(bench: &Bench, child: &mut Child) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !fs::read_to_string(bench.paths().progress).is_ok_and(|text| text.contains("\"step\":")) {
+        assert!(child.try_wait().unwrap().is_none(), "the trainer ended before its first step");
+        assert!(Instant::now() < deadline, "no progress within a minute");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn sigterm_writes_a_checkpoint_and_the_next_run_goes_on() {
+    let steps = json!({ "steps": 2000 });
+    let mut undisturbed = Bench::with("dataset", circle(50));
+    let expected = undisturbed.train(&task(steps.clone())).unwrap().model.sha256;
+
+    let bench = Bench::with("dataset", circle(50));
+    let path = write_task(&bench, &task(steps));
+    let mut child = program(&bench, &path).arg("train").spawn().unwrap();
+    wait_for_step(&bench, &mut child);
+    let sent = Instant::now();
+    let kill = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{}", message(&output));
+    assert!(sent.elapsed() < Duration::from_secs(5));
+    assert!(message(&output).contains("the checkpoint at step"), "{}", message(&output));
+    assert_eq!(bench.checkpoints().len(), 1);
+
+    let output = program(&bench, &path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", message(&output));
+    assert!(message(&output).contains("resumed from the checkpoint at step"), "{}", message(&output));
+    let metrics: Value = serde_json::from_slice(&fs::read(bench.output("metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["model"]["sha256"], Value::String(expected));
+}
+
+#[test]
+fn exit_codes_tell_whether_a_retry_can_help() {
+    let run = |data: &str, task: &Value, more: &[&str]| {
+        let bench = Bench::with("dataset", data);
+        let path = write_task(&bench, task);
+        let output = program(&bench, &path).args(more).output().unwrap();
+        (output.status.code().unwrap(), message(&output))
+    };
+    let good = task(json!({}));
+    assert_eq!(run(&circle(50), &good, &[]).0, 0);
+    let (code, text) = run("x,y,label\n1,nan,a\n", &good, &["train"]);
+    assert!(code == 65 && text.contains("row 1, column `y`"), "{code}: {text}");
+    let (code, text) = run(&circle(50), &good, &["infer"]);
+    assert!(code == 64 && text.contains("kind TrainingTask"), "{code}: {text}");
+    assert_eq!(run(&circle(50), &good, &["--fast"]).0, 64);
+    if !tch::Cuda::is_available() {
+        let (code, text) = run(&circle(50), &good, &["--device", "cuda"]);
+        assert!(code == 69 && text.contains("--device cuda"), "{code}: {text}");
+    }
+}
+
+#[test]
+fn the_recipe_of_the_example_task_is_the_one_tried_here() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).unwrap();
+    let manifest: Value = serde_saphyr::from_str(&read("examples/training-task.yaml")).unwrap();
+    let example: Recipe = serde_json::from_value(manifest["spec"]["trainer"]["recipe"].clone()).unwrap();
+    let task: Value = serde_json::from_str(&read("trainer-image/examples/train.json")).unwrap();
+    let tried: Recipe = serde_json::from_value(task["recipe"].clone()).unwrap();
+    // When checkpoints are written changes nothing in what is learnt.
+    assert_eq!(
+        Recipe { checkpoint: Default::default(), ..example },
+        Recipe { checkpoint: Default::default(), ..tried }
+    );
+}
+
+#[test]
+fn the_digits_are_read() {
+    let bench = Bench::new();
+    let data = repository().join("examples/data");
+    fs::copy(data.join("digits-train.csv.gz"), bench.path().join("in/dataset.csv.gz")).unwrap();
+    fs::copy(data.join("digits-test.csv.gz"), bench.path().join("in/input.csv.gz")).unwrap();
+    for task in ["train.json", "infer.json"] {
+        let output = program(&bench, &repository().join("trainer-image/examples").join(task)).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", message(&output));
+        bench.use_model();
+    }
+    let predictions = fs::read_to_string(bench.output("predictions.csv")).unwrap();
+    let labels = fs::read_to_string(data.join("digits-test-labels.csv")).unwrap();
+    let second = |line: &str| line.split(',').nth(1).unwrap().to_owned();
+    let pairs: Vec<(String, String)> =
+        predictions.lines().map(second).zip(labels.lines().map(second)).skip(1).collect();
+    let right = pairs.iter().filter(|(prediction, label)| prediction == label).count();
+    assert_eq!(pairs.len(), 359);
+    assert!(right as f64 >= 0.95 * 359.0, "{right} of 359 right");
+}

@@ -50,8 +50,6 @@ drift() {
 # journey NAME: one file of hack/e2e.
 journey() { (cd "$HACK/e2e" && counted python3 -m unittest -v "test_$1"); }
 
-
-
 began=$SECONDS
 "$HACK/up.sh"
 stages 15
@@ -60,10 +58,10 @@ stage "trainer" 1:30 trainer
 stage "contracts: unit, fuzz, invariant" 4:00 contracts
 stage "NetworkPolicy enforcer" 0:20 enforcer
 stage "generated files" 0:10 drift
-stage "charts" 0:20 journey charts
 # What follows begins where a user begins: with nothing on the cluster and nothing on the chain.
 stage "the old cluster goes" 0:05 "$HACK/cluster.sh" down
 stage "the demo" 4:00 "$HACK/demo.sh"
+stage "charts" 0:40 journey charts
 stage "guides" 2:00 journey guides
 stage "outbox: killed at every point" 0:45 outbox
 stage "journey: audit" 0:05 journey audit

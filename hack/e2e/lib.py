@@ -19,7 +19,7 @@ ENV = os.environ | {
     "KUBECONFIG": os.environ.get("KUBECONFIG", str(STATE / "kubeconfig")),
     "PATH": f"{CACHE / 'bin'}:{os.environ['PATH']}",
 }
-RPC = f"http://{os.environ.get('CHAIN_HOST', '10.101.0.1')}:8545"
+RPC = f"http://{os.environ.get('CHAIN_HOST') or '10.101.0.1'}:8545"
 RESEARCHER = "system:serviceaccount:demo:researcher"
 TENANT_NS, PROVIDER_NS = "freehold-tenant", "freehold-provider"
 

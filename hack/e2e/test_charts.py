@@ -1,8 +1,8 @@
-"""The charts: lint, rendered objects against the API server, values that must be refused."""
+"""The charts: lint, rendered objects against the API server, values that must be refused, a release's whole life."""
 
 import unittest
 
-from lib import ROOT, kubectl, sh
+from lib import ROOT, RPC, deployment, get, image, kubectl, sh, until
 
 CHART = ROOT / "charts" / "freehold"
 DIGEST = "freehold.dev/freehold@sha256:" + "0" * 63 + "1"
@@ -55,6 +55,56 @@ class Charts(unittest.TestCase):
 
     def test_a_release_without_a_role_is_refused(self):
         self.assertNotEqual(sh("helm", "lint", CHART, "-f", self.values, check=False).returncode, 0)
+
+
+class Release(unittest.TestCase):
+    """Installed, upgraded and uninstalled beside the releases that are there."""
+
+    NAMESPACE, ACCOUNT = "chart-live", "chart-live"
+    # Account 3 of anvil's mnemonic: known to everybody, worth nothing anywhere else.
+    KEY = "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6"
+    CLUSTER_KINDS = (
+        "computeaccounts.freehold.dev,clusterroles,clusterrolebindings,"
+        "validatingadmissionpolicies,validatingadmissionpolicybindings"
+    )
+    NAMESPACED_KINDS = "deployments,replicasets,pods,services,serviceaccounts,roles,rolebindings"
+
+    def helm(self, *arguments):
+        return sh("helm", "-n", self.NAMESPACE, *arguments)
+
+    def upgrade(self, *changes):
+        settings = {
+            "image": image("freehold"), "account.name": self.ACCOUNT, "account.chain.rpcUrls[0]": RPC,
+            "tenant.enabled": "true", "tenant.trainerImage": image("trainer"),
+        } | {f"account.{key}": deployment(key) for key in ("market", "providerRegistry", "token")}
+        flags = [flag for setting in [*(f"{k}={v}" for k, v in settings.items()), *changes] for flag in ("--set", setting)]
+        values = ROOT / "hack" / "e2e" / "values.yaml"
+        self.helm("upgrade", "--install", "freehold", CHART, "--wait", "--timeout", "2m", "-f", values, *flags)
+        kubectl("wait", "--for=condition=Ready", f"computeaccount/{self.ACCOUNT}", "--timeout=60s")
+
+    def left(self):
+        """Names of all objects that carry the release's label."""
+        label = ("-l", f"freehold.dev/release={self.NAMESPACE}.freehold", "-o", "name", "--ignore-not-found")
+        found = kubectl("get", self.CLUSTER_KINDS, *label).stdout
+        return (found + kubectl("-n", self.NAMESPACE, "get", self.NAMESPACED_KINDS, *label).stdout).split()
+
+    def test_install_upgrade_uninstall(self):
+        kubectl("create", "namespace", self.NAMESPACE)
+        try:
+            kubectl("-n", self.NAMESPACE, "create", "secret", "generic", "freehold-account", f"--from-literal=key={self.KEY}")
+            self.upgrade()
+            first = get("deployment", "freehold-operator", self.NAMESPACE)
+            self.upgrade("log=debug")
+            second = get("deployment", "freehold-operator", self.NAMESPACE)
+            self.assertEqual(second["metadata"]["uid"], first["metadata"]["uid"])
+            self.assertGreater(second["metadata"]["generation"], first["metadata"]["generation"])
+            self.assertGreater(len(self.left()), 10)
+            self.helm("uninstall", "freehold", "--wait", "--timeout", "2m")
+            until("nothing of the release is left", lambda: not self.left(), 60)
+            self.assertIsNotNone(get("crd", "trainingtasks.freehold.dev"))
+        finally:
+            kubectl("delete", "namespace", self.NAMESPACE, "--wait=false")
+            until("the namespace is gone", lambda: get("namespace", self.NAMESPACE) is None, 90)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ test: ## all tests but the long journeys, one summary line
 journeys: ## the long journeys on the demo's cluster: lost devices, killed operators, budgets
 	@hack/journeys.sh
 
-generate: ## CRDs, RBAC and ABI from their sources
+generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write makes the ABI)
 	@hack/generate.sh
 
 gas: ## gas of each call, from receipts

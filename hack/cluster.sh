@@ -117,8 +117,11 @@ remains() { ls "$STATE"/run/*.pid >/dev/null 2>&1 || ip link show "$BRIDGE" >/de
 down() {
   [[ $CLUSTER == dev ]] || return 0
   "$HACK/chain.sh" down
+  # Asked before anything is removed: what other Kubernetes of the machine has too is ours only if we were up.
+  local shared=
+  if remains; then shared=shared; fi
   stop kubelet
-  if remains; then
+  if [[ $shared ]]; then
     runtime || true
     end_containers
   fi
@@ -129,8 +132,9 @@ down() {
   end_strays
   unmount
   remove_cgroups
-  remove_network
-  rm -rf "$SHORT"/{kubelet,pod-logs,cni/addresses,containerd/state,etcd} "$NETPOL" /var/lib/kubelet/device-plugins/*
+  if [[ $shared ]]; then rm -rf /var/lib/kubelet/device-plugins/*; fi
+  remove_network "$shared"
+  rm -rf "$SHORT"/{kubelet,pod-logs,cni/addresses,containerd/state,etcd} "$NETPOL"
   # Of the runtime's root images alone stay: a record of a sandbox that is gone would be searched for at each start.
   rm -rf "$SHORT"/containerd/root/io.containerd.{sandbox.controller.v1.shim,grpc.v1.cri,runtime.v2.task}
   rm -rf "$STATE/run"

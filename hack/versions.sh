@@ -14,6 +14,6 @@ BASE_IMAGE=docker.io/library/debian:bookworm-slim
 HOST_COMMANDS=(
   runc=runc iptables=iptables nft=nftables conntrack=conntrack
   buildah=buildah mmdebstrap=mmdebstrap unzip=unzip jq=jq openssl=openssl
-  gcc=build-essential sysctl=procps ip=iproute2 curl=curl flock=util-linux
+  gcc=build-essential g++=build-essential make=make python3=python3 pip3=python3-pip sysctl=procps ip=iproute2 curl=curl flock=util-linux
   /usr/lib/cni/bridge=containernetworking-plugins
 )

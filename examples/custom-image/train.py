@@ -21,6 +21,7 @@ import pathlib
 import random
 import signal
 import sys
+import zlib
 
 ROOT = pathlib.Path(os.environ.get("FREEHOLD_ROOT", "/freehold"))
 USAGE, DATA, AGAIN = 64, 65, 75
@@ -42,27 +43,64 @@ class Arguments(argparse.ArgumentParser):
         fail(USAGE, message)
 
 
-def read_rows():
+def positive(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text}: give at least 1")
+    return int(text)
+
+
+def open_dataset():
+    """As text, unpacked if it is compressed with gzip."""
     path = ROOT / "in/dataset"
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        return (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline="")
+    except FileNotFoundError:
+        fail(USAGE, f"the dataset is missing: there is no {path}; name it in the task's spec.dataset")
+
+
+def number(cell, row, column):
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        fail(DATA, f"row {row}, column `{column}` is `{cell}`, not a number")
+    if not math.isfinite(value):
+        fail(DATA, f"row {row}, column `{column}` is {cell}, not a finite number")
+    return value
+
+
+def parse(file):
     rows, labels = [], []
-    with (gzip.open if packed else open)(path, "rt", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 1):
-            if "label" not in row:
-                fail(DATA, "the data has no column `label`")
-            labels.append(row.pop("label"))
-            for column, cell in row.items():
-                try:
-                    row[column] = float(cell)
-                except (TypeError, ValueError):
-                    fail(DATA, f"row {number}, column `{column}` is `{cell}`, not a number")
-                if not math.isfinite(row[column]):
-                    fail(DATA, f"row {number}, column `{column}` is {cell}, not a finite number")
-            rows.append(list(row.values()))
+    table = csv.DictReader(file)
+    columns = [name for name in table.fieldnames or [] if name != "label"]
+    if "label" not in (table.fieldnames or []):
+        fail(DATA, "the data has no column `label`: rename the one with the classes")
+    if not columns:
+        fail(DATA, "the data has no column but `label`: add at least one with numbers")
+    for count, row in enumerate(table, 1):
+        if None in row:
+            fail(DATA, f"row {count} has more fields than the header line")
+        if not row["label"]:
+            fail(DATA, f"row {count} has no label: fill it in, or remove the row")
+        labels.append(row["label"])
+        rows.append([number(row[column], count, column) for column in columns])
     if not rows:
         fail(DATA, "the data has no rows")
     return rows, labels
+
+
+def read_rows():
+    """The same bytes would fail again, so what is wrong with them must not look like a crash."""
+    with open_dataset() as file:
+        try:
+            return parse(file)
+        except UnicodeDecodeError:
+            fail(DATA, "the data is not text in UTF-8: save it as CSV in UTF-8, or compress that with gzip")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            fail(DATA, f"the data cannot be read as gzip: {error}; compress it anew")
+        except csv.Error as error:
+            fail(DATA, f"the data cannot be read as CSV: {error}")
 
 
 def write_whole(path, value):
@@ -122,8 +160,8 @@ def update(weights, rows, classes, batch, rate):
 
 def main():
     parser = Arguments(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=positive, default=400)
+    parser.add_argument("--batch", type=positive, default=32)
     parser.add_argument("--rate", type=float, default=0.5)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, on_sigterm)

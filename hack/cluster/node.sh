@@ -47,18 +47,21 @@ table ip freehold_nat {
 EOF
 }
 
+# remove_network [shared]: with "shared" also the tables that any kube-proxy writes. The bridge goes last, for
+# `remains` knows by it that we were up.
 remove_network() {
-  local table link
+  local table link tables=("inet freehold_netpol" "bridge freehold_netpol" "ip freehold_nat")
+  if [[ ${1:-} == shared ]]; then tables+=("ip kube-proxy" "ip6 kube-proxy"); fi
+  for table in "${tables[@]}"; do
+    # shellcheck disable=SC2086 # family and name
+    if nft list table $table >/dev/null 2>&1; then nft delete table $table; fi
+  done
   if ip link show "$BRIDGE" >/dev/null 2>&1; then
     ip -o link show master "$BRIDGE" | awk -F'[:@ ]+' '{ print $2 }' | while read -r link; do
       ip link delete "$link" || true
     done
     ip link delete "$BRIDGE"
   fi
-  for table in "inet freehold_netpol" "bridge freehold_netpol" "ip freehold_nat" "ip kube-proxy" "ip6 kube-proxy"; do
-    # shellcheck disable=SC2086 # family and name
-    if nft list table $table >/dev/null 2>&1; then nft delete table $table; fi
-  done
 }
 
 # --- cgroups -------------------------------------------------------------------------------------

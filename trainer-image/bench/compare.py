@@ -4,7 +4,7 @@ Both train the digits recipe of trainer-image/examples/train.json on one thread 
 in batches of 32; the time is that of the steps, without start and data. Rounds alternate, so that what
 else the machine does meets both; the medians count.
 
-Usage: compare.py TRAINER LIBRARY_PATH ROUNDS
+Usage: compare.py TRAINER LIBRARY_PATH ROUNDS PROFILE
 """
 
 import csv
@@ -74,7 +74,7 @@ def pytorch(recipe, fused):
 
 
 def main():
-    trainer, libraries, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    trainer, libraries, rounds, profile = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     recipe = json.loads((ROOT / "trainer-image/examples/train.json").read_text())["recipe"]
     recipe.update(steps=STEPS, checkpoint={})
     # Evaluation is no part of what is compared.
@@ -88,6 +88,9 @@ def main():
     print(f"{'digits MLP 64-32-10, batch 32, 1 thread':42} {'steps/s':>9} {'ratio':>7}")
     for name, value in medians.items():
         print(f"{name:42} {value:9.0f} {value / medians['PyTorch']:7.2f}")
+    ours = medians["freehold-trainer"]
+    ratios = [f"{ours / value:.2f} times {name.replace(', ', ' with ')}" for name, value in medians.items() if name != "freehold-trainer"]
+    print(f"(freehold-trainer: {', '.join(ratios)}; built with cargo's profile {profile})")
     print(f"(torch {torch.__version__}, medians of {rounds} rounds of {STEPS} steps)")
 
 

@@ -10,9 +10,15 @@ venv=$cache/bench-torch
 export LIBTORCH=${LIBTORCH:-$cache/libtorch}
 export LD_LIBRARY_PATH=$LIBTORCH/lib
 trainer=${TRAINER:-${CARGO_TARGET_DIR:-$cache/target}/debug/freehold-trainer}
+case $(basename "$(dirname "$trainer")") in
+  debug) profile=dev ;;
+  release) profile=release ;;
+  *) profile="unknown, since $trainer lies in no folder of cargo" ;;
+esac
 [[ -x $trainer ]] || { echo "no $trainer: run make build, or name one in TRAINER" >&2; exit 1; }
 
 if [[ ! -f $venv/ready ]]; then
+  python3 -c 'import ensurepip' 2>/dev/null || { echo "python3 cannot make virtual environments: install python3-venv" >&2; exit 1; }
   echo "installing torch 2.13.0 for Python into $venv (once, about 2.7 GB to fetch)" >&2
   rm -rf "$venv"
   python3 -m venv "$venv"
@@ -21,4 +27,4 @@ if [[ ! -f $venv/ready ]]; then
 fi
 
 # Python finds its own libraries; ours are for the trainer alone.
-env -u LD_LIBRARY_PATH "$venv/bin/python" -W ignore "$here/compare.py" "$trainer" "$LD_LIBRARY_PATH" "${1:-5}"
+env -u LD_LIBRARY_PATH "$venv/bin/python" -W ignore "$here/compare.py" "$trainer" "$LD_LIBRARY_PATH" "${1:-5}" "$profile"

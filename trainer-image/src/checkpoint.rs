@@ -69,14 +69,11 @@ impl Checkpoint {
     }
 
     /// Reads a file and checks that it is whole; else says what is wrong with it.
-    fn read(path: &Path, fingerprint: &str) -> std::result::Result<Self, String> {
+    fn read(path: &Path) -> std::result::Result<Self, String> {
         let (tensors, metadata) = tensors::read(path)?;
         let header = Header::parse(metadata)?;
         if header.digest != tensors::digest(&tensors) {
             return Err(format!("its tensors do not have the digest {} that it states", header.digest));
-        }
-        if header.fingerprint != fingerprint {
-            return Err("it belongs to another recipe or data set".into());
         }
         Ok(Self { header, tensors })
     }
@@ -98,6 +95,7 @@ impl Header {
 struct Entry {
     step: u64,
     score: Option<f64>,
+    fingerprint: String,
     path: PathBuf,
 }
 
@@ -122,7 +120,7 @@ impl Store {
                 continue;
             }
             match tensors::read_metadata(&path).and_then(Header::parse) {
-                Ok(header) => entries.push(Entry { step: header.step, score: header.score, path }),
+                Ok(Header { step, score, fingerprint, .. }) => entries.push(Entry { step, score, fingerprint, path }),
                 Err(what) => say(skipped(&path, &what)),
             }
         }
@@ -132,12 +130,19 @@ impl Store {
 
     /// The newest checkpoint that is whole and of this run; others are passed over.
     pub fn newest(&mut self, fingerprint: &str, say: &mut dyn FnMut(String)) -> Option<Checkpoint> {
+        // What is passed over is neither ours to delete nor to count among those that are kept.
+        self.entries.retain(|entry| {
+            let ours = entry.fingerprint == fingerprint;
+            if !ours {
+                say(skipped(&entry.path, "it belongs to another recipe or data set"));
+            }
+            ours
+        });
         while let Some(entry) = self.entries.last() {
-            match Checkpoint::read(&entry.path, fingerprint) {
+            match Checkpoint::read(&entry.path) {
                 Ok(checkpoint) => return Some(checkpoint),
                 Err(what) => say(skipped(&entry.path, &what)),
             }
-            // Neither ours to delete nor to count among those that are kept.
             self.entries.pop();
         }
         None
@@ -151,14 +156,14 @@ impl Store {
 
     /// Writes a checkpoint, then removes those that need not be kept.
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<PathBuf> {
-        let Header { step, score, .. } = checkpoint.header;
+        let Header { step, score, ref fingerprint, .. } = checkpoint.header;
         let path = self.folder.join(format!("step-{step:06}.safetensors"));
         let metadata = serde_json::to_string(&checkpoint.header)
             .map_err(|error| Error::io("write", &path)(std::io::Error::from(error)))?;
         tensors::write(&path, &checkpoint.tensors, metadata)?;
         self.entries.retain(|entry| entry.path != path);
         let at = self.entries.partition_point(|entry| entry.step <= step);
-        self.entries.insert(at, Entry { step, score, path: path.clone() });
+        self.entries.insert(at, Entry { step, score, fingerprint: fingerprint.clone(), path: path.clone() });
         self.prune()?;
         Ok(path)
     }

@@ -125,18 +125,22 @@ impl Normalization {
             Model::Cnn { input, .. } => (input[1] * input[2]) as usize,
             Model::Mlp { .. } | Model::Transformer { .. } => 1,
         };
-        let mut sums = vec![(0.0_f64, 0.0_f64); width / group];
-        let values = |row: &u32| table.values[*row as usize * width..][..width].iter().enumerate();
-        for (column, value) in rows.iter().flat_map(values) {
+        let row = |row: &u32| &table.values[*row as usize * width..][..width];
+        // Sums around the first row's values: around zero, rounding would make a large constant seem to vary.
+        let around: Vec<f64> =
+            rows.first().map(row).unwrap_or_default().iter().step_by(group).map(|value| f64::from(*value)).collect();
+        let mut sums = vec![(0.0_f64, 0.0_f64); around.len()];
+        for (column, value) in rows.iter().flat_map(|id| row(id).iter().enumerate()) {
             let sum = &mut sums[column / group];
-            sum.0 += f64::from(*value);
-            sum.1 += f64::from(*value) * f64::from(*value);
+            let value = f64::from(*value) - around[column / group];
+            sum.0 += value;
+            sum.1 += value * value;
         }
         let count = (rows.len() * group) as f64;
-        let figures = sums.iter().map(|(sum, squares)| {
-            let mean = sum / count;
-            let deviation = (squares / count - mean * mean).max(0.0).sqrt();
-            (mean as f32, if deviation > 1e-6 { deviation as f32 } else { 1.0 })
+        let figures = around.iter().zip(&sums).map(|(around, (sum, squares))| {
+            let shift = sum / count;
+            let deviation = (squares / count - shift * shift).max(0.0).sqrt();
+            divisor(around + shift, deviation)
         });
         let (mean, deviation) = figures.flat_map(|figures| std::iter::repeat_n(figures, group)).unzip();
         Self { mean, deviation }
@@ -149,6 +153,14 @@ impl Normalization {
             }
         }
     }
+}
+
+/// Mean, and what to divide by: the deviation, or one where the values differ
+/// by no more than f32 can tell apart at their size. A fixed bound instead would
+/// leave features of a small scale as good as zero.
+fn divisor(mean: f64, deviation: f64) -> (f32, f32) {
+    let varies = deviation > mean.abs() * f64::from(f32::EPSILON) && deviation as f32 >= f32::MIN_POSITIVE;
+    (mean as f32, if varies { deviation as f32 } else { 1.0 })
 }
 
 /// The name of each class, in the order of the model's outputs: the numbers
@@ -233,6 +245,19 @@ mod tests {
         let fit = Normalization::fit(&table, &[0, 1], &Model::Mlp { layers: vec![2, 2] });
         fit.apply(&mut table.values);
         assert_eq!(table.values, [-1.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn small_features_are_normalised_and_constant_ones_only_shifted() {
+        let third = 0.1_f32 * 3.0;
+        // Deviation 1e-9; a constant that no binary fraction is; a large one that varies.
+        let values = [[1e-9, third, 1e6], [3e-9, third, 1e6 + 4.0], [1e-9, third, 1e6], [3e-9, third, 1e6 + 4.0]];
+        let mut table = Table { rows: 4, values: values.concat(), ..Table::default() };
+        let fit = Normalization::fit(&table, &[0, 1, 2, 3], &Model::Mlp { layers: vec![3, 2] });
+        fit.apply(&mut table.values);
+        for (row, expected) in table.values.chunks_exact(3).zip([[-1.0, 0.0, -1.0], [1.0, 0.0, 1.0]].iter().cycle()) {
+            assert!(row.iter().zip(expected).all(|(value, expected)| (value - expected).abs() < 1e-4), "{row:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! file tells all that is needed of the network, the columns and the classes.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::artifact::Artifact;
 use crate::data::{self, Guard, Wanted, write_records};
 use crate::error::{Error, Result};
 use crate::evaluate::Network;
-use crate::progress::{Line, Progress};
+use crate::progress::{Line, Progress, REPORT_EVERY};
 use crate::recipe::Model;
 use crate::summary::InferenceSummary;
 use crate::task::{OutputFormat, Paths, Task};
@@ -33,20 +34,15 @@ struct Prediction {
 pub fn infer(task: &Task, paths: &Paths, env: &mut Env) -> Result<InferenceSummary> {
     let started = (env.now)();
     let format = task.output.clone().unwrap_or_default().format;
-    let artifact = Artifact::read(&paths.input("model")?, env.device)?;
     let guard = Guard { stop: env.stop, limit: memory::limit(task.resources) };
+    let artifact = read_model(&paths.input("model")?, guard, env)?;
     let mut progress = Progress::open(&paths.progress)?;
     let predictions = match artifact.description.model {
         Model::Transformer { context, .. } => {
             if format == OutputFormat::Npy {
                 return Err(Error::Usage("output.format is npy, which holds no text: choose csv or jsonl".into()));
             }
-            let text = data::read_bytes(&paths.input("input")?, guard)?;
-            let prompts: Vec<&[u8]> = text.trim_ascii_end().split(|byte| *byte == b'\n').collect();
-            in_batches(prompts.len(), 1, env, &mut progress, |env, rows| {
-                let prompt = prompts[rows.start].trim_ascii_end();
-                Ok(vec![continue_line(&artifact, prompt, context as usize, rows.start, env)?])
-            })?
+            continue_lines(&artifact, context as usize, paths, guard, env, &mut progress)?
         }
         Model::Mlp { .. } | Model::Cnn { .. } => classify(&artifact, paths, guard, env, &mut progress)?,
     };
@@ -69,6 +65,22 @@ pub fn infer(task: &Task, paths: &Paths, env: &mut Env) -> Result<InferenceSumma
     Ok(summary)
 }
 
+fn read_model(path: &Path, guard: Guard, env: &Env) -> Result<Artifact> {
+    let size = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    // The file's bytes, and the tensors out of it.
+    memory::require("the model", memory::RUNTIME + 2 * size, guard.limit, "the model's size")?;
+    Artifact::read(path, env.device)
+}
+
+/// `held` is what the input occupies, `at_once` what a batch does while it is computed.
+fn require_memory(artifact: &Artifact, held: usize, at_once: u64, guard: Guard, env: &Env) -> Result<()> {
+    let parameters: usize = artifact.parameters.iter().map(|tensor| tensor.numel() * 4).sum();
+    // As in training, a GPU's own memory is not checked.
+    let computing = if env.device.is_cuda() { 0 } else { parameters as u64 + at_once };
+    let bytes = memory::RUNTIME + held as u64 + computing;
+    memory::require("inference", bytes, guard.limit, "the model's size or the number of rows in the input")
+}
+
 /// Calls `predict` on ranges of rows, with progress between them; SIGTERM ends it.
 fn in_batches(
     rows: usize,
@@ -78,14 +90,19 @@ fn in_batches(
     mut predict: impl FnMut(&Env, std::ops::Range<usize>) -> Result<Vec<Prediction>>,
 ) -> Result<Vec<Prediction>> {
     let mut predictions = Vec::with_capacity(rows);
+    let mut reported = None;
     while predictions.len() < rows {
         if env.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted(format!("stopped by SIGTERM at row {} of {rows}", predictions.len())));
         }
         let start = predictions.len();
         predictions.extend(no_grad(|| predict(env, start..rows.min(start + batch)))?);
-        let step = predictions.len() as u64;
-        progress.write(&Line { step, steps: rows as u64, at: (env.now)(), ..Line::default() })?;
+        let at = (env.now)();
+        let due = reported.is_none_or(|last| at.duration_since(last) >= REPORT_EVERY);
+        if due || predictions.len() == rows {
+            progress.write(&Line { step: predictions.len() as u64, steps: rows as u64, at, ..Line::default() })?;
+            reported = Some(at);
+        }
     }
     Ok(predictions)
 }
@@ -114,6 +131,8 @@ fn classify(
     if let Some(normalization) = &artifact.normalization {
         normalization.apply(&mut table.values);
     }
+    let at_once = memory::inference(&description.model, 0) * BATCH.min(table.rows) as u64;
+    require_memory(artifact, table.values.len() * 4, at_once, guard, env)?;
     in_batches(table.rows, BATCH, env, progress, |env, rows| {
         let values = &table.values[rows.start * width..rows.end * width];
         let input = Tensor::f_from_slice(values)?.f_reshape([rows.len() as i64, width as i64])?;
@@ -130,6 +149,25 @@ fn classify(
                 probability,
             })
             .collect())
+    })
+}
+
+fn continue_lines(
+    artifact: &Artifact,
+    context: usize,
+    paths: &Paths,
+    guard: Guard,
+    env: &Env,
+    progress: &mut Progress,
+) -> Result<Vec<Prediction>> {
+    let text = data::read_bytes(&paths.input("input")?, guard)?;
+    let prompts: Vec<&[u8]> = text.trim_ascii_end().split(|byte| *byte == b'\n').collect();
+    let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or_default() + LONGEST_LINE;
+    let at_once = memory::inference(&artifact.description.model, longest.min(context));
+    require_memory(artifact, text.len(), at_once, guard, env)?;
+    in_batches(prompts.len(), 1, env, progress, |env, rows| {
+        let prompt = prompts[rows.start].trim_ascii_end();
+        Ok(vec![continue_line(artifact, prompt, context, rows.start, env)?])
     })
 }
 

@@ -1,9 +1,11 @@
 //! Training and batch inference on libtorch under Freehold's container
 //! contract: a task file in, checkpoints, progress and outputs out.
 //!
-//! A run is a function of the task, the data and the number of threads:
-//! nothing in it reads a clock or draws entropy, so a run that was interrupted
-//! and resumed ends with the same bytes as one that was not.
+//! Nothing that a run computes reads a clock or draws entropy, so a run that
+//! was interrupted and resumed ends with the same bytes as one that was not: on
+//! the same machine, the same kind of device and with as many threads. On CUDA
+//! cuDNN may add in another order, so that the last digits of a convolutional
+//! network can differ.
 
 pub mod artifact;
 pub mod batches;

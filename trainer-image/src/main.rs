@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Trains networks and predicts with them, on libtorch.
 ///
-/// Exit codes: 0 done, 64 bad task, 65 bad data, 75 interrupted after a checkpoint (run it again).
+/// Exit codes: 0 done, 64 bad task, 65 bad data, 75 interrupted (run it again; training goes on from a checkpoint).
 #[derive(Parser)]
 #[command(name = "freehold-trainer", version)]
 struct Options {
@@ -93,8 +93,9 @@ fn run(options: Options) -> Result<String> {
         checkpoints: options.checkpoints,
         progress: options.progress,
     };
+    let mut say = say;
     let mut env = Env {
-        device: device::choose(options.device, task.resources)?,
+        device: device::choose(options.device, task.resources, &mut say)?,
         stop: &stop,
         now: &Timestamp::now,
         say: &mut say,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tch::{Device, Reduction, Tensor};
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{self, Evaluation, Network};
 use crate::model::Spec;
 use crate::optim::{Slot, State};
-use crate::progress::{Line, Progress};
+use crate::progress::{Line, Progress, REPORT_EVERY};
 use crate::recipe::{Evaluate, Metric, Model, Percent, Recipe};
 use crate::summary::{Judged, ModelFile, TrainingSummary};
 use crate::task::{Paths, Task};
@@ -32,8 +32,6 @@ pub struct Env<'a> {
     pub say: &'a mut dyn FnMut(String),
 }
 
-/// Time between two lines of progress.
-const REPORT_EVERY: SignedDuration = SignedDuration::from_secs(1);
 /// Rows that evaluation takes at a time, where the batch is not larger.
 const EVALUATION_BATCH: usize = 256;
 
@@ -80,8 +78,9 @@ impl Material {
             Model::Mlp { .. } | Model::Cnn { .. } => Self::from_table(&path, recipe, base, guard)?,
         };
         let parameters = model::parameters(&recipe.model).iter().map(Spec::count).sum();
-        let bytes = memory::RUNTIME + memory::training(recipe, parameters, material.rows.len() as u64);
-        memory::require("training", bytes, guard.limit)?;
+        let bytes = memory::RUNTIME + memory::training(recipe, parameters, material.rows.len() as u64, env.device);
+        let lower = if env.device.is_cuda() { "the model's size" } else { "batchSize or the model's size" };
+        memory::require("training", bytes, guard.limit, lower)?;
         Ok(material)
     }
 
@@ -143,7 +142,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn start(task: &Task, recipe: &'a Recipe, material: &'a Material, paths: &Paths, env: &mut Env) -> Result<Self> {
         let specs = model::parameters(&recipe.model);
-        let fingerprint = fingerprint(task, recipe)?;
+        let fingerprint = fingerprint(task, recipe, paths)?;
         let keep = &recipe.checkpoint;
         let mut store = Store::open(&paths.checkpoints, keep.keep_last(), keep.keep_best(), env.say)?;
         let checkpoint = store.newest(&fingerprint, env.say);
@@ -216,6 +215,10 @@ impl<'a> Run<'a> {
         loop {
             if self.evaluation_is_due() {
                 self.evaluate(env)?;
+            }
+            // Still due: stopped in the middle of it. To go on, or to end, would be without its figures.
+            if self.evaluation_is_due() {
+                return Err(self.interrupt(env));
             }
             if self.finished() {
                 break;
@@ -311,6 +314,8 @@ impl<'a> Run<'a> {
             )));
         }
         self.judge(evaluation)?;
+        // A checkpoint of this step, from a run that was stopped in the evaluation, does not know its outcome.
+        self.saved = None;
         self.report(env)?;
         let score = evaluation.score(self.first_metric());
         if self.store.would_keep(score) {
@@ -411,13 +416,14 @@ impl<'a> Run<'a> {
     /// Writes the model: the one that early stopping chose, else the last.
     fn write_model(&self, material: &Material, path: &Path) -> Result<ModelFile> {
         let parameters = self.chosen().map_or(&self.parameters, |(_, parameters)| parameters);
+        let step = self.chosen().map_or(self.step, |(evaluation, _)| evaluation.step);
+        require_finite(&self.specs, parameters, step)?;
         let artifact = Artifact {
             description: material.description.clone(),
             parameters: parameters.iter().map(Tensor::shallow_clone).collect(),
             normalization: material.normalization.clone(),
         };
         artifact.write(path)?;
-        let step = self.chosen().map_or(self.step, |(evaluation, _)| evaluation.step);
         ModelFile::measure(path, step)
     }
 
@@ -456,12 +462,36 @@ fn accumulate(sums: &mut Vec<Tensor>, gradients: Vec<Tensor>) -> Result<()> {
     Ok(())
 }
 
+/// The loss is that of the weights before the last update: what this made of them only they can tell.
+fn require_finite(specs: &[Spec], parameters: &[Tensor], step: u64) -> Result<()> {
+    for (spec, parameter) in specs.iter().zip(parameters) {
+        if parameter.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            return Err(Error::Usage(format!(
+                "training diverged: after step {step} the parameter `{}` holds values that are not finite; lower \
+                 optimizer.learningRate or add schedule warmup",
+                spec.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Digest of all that decides what a step computes.
-fn fingerprint(task: &Task, recipe: &Recipe) -> Result<String> {
+fn fingerprint(task: &Task, recipe: &Recipe, paths: &Paths) -> Result<String> {
     let mut recipe = recipe.clone();
     // When checkpoints are written changes nothing in them.
     recipe.checkpoint = Default::default();
-    let inputs: Vec<Option<&str>> = ["dataset", "init"].iter().map(|name| task.digest(name)).collect();
+    let dataset = Some(digest_of(task, "dataset", paths)?);
+    let init = recipe.init_from.is_some().then(|| digest_of(task, "init", paths)).transpose()?;
+    let inputs = [dataset, init];
     let text = serde_json::to_string(&(recipe, inputs)).map_err(|error| Error::Usage(error.to_string()))?;
     Ok(files::hex(&Sha256::digest(text)))
+}
+
+/// Digest of an input: the stated one, else the file's own, for by hand a file may be exchanged between two runs.
+fn digest_of(task: &Task, name: &str, paths: &Paths) -> Result<String> {
+    match task.digest(name) {
+        Some(stated) => Ok(stated.into()),
+        None => Ok(files::measure(&paths.input(name)?)?.1),
+    }
 }

@@ -116,3 +116,36 @@ fn inference_refuses_what_the_model_does_not_know() {
     assert_eq!(error.exit_code(), DATA);
     assert!(error.to_string().contains("cannot be used"), "{error}");
 }
+
+#[test]
+fn too_little_memory_is_told_before_inference() {
+    // The input alone fits: what the middle layer puts out for a batch does not.
+    let mut bench = Bench::with("dataset", circle(2000));
+    bench.train(&task(json!({ "model": { "mlp": { "layers": [2, 60000, 2] } }, "steps": 1 }))).unwrap();
+    bench.use_model();
+    bench.input("input", circle(2000));
+    let error = bench.infer_within(300 << 20).unwrap_err();
+    assert_eq!(error.exit_code(), USAGE);
+    let message = error.to_string();
+    assert!(message.contains("too little memory: inference") && message.contains("resources.memory"), "{message}");
+    assert!(bench.infer_within(2 << 30).is_ok());
+}
+
+/// The loss before the only update is finite, and no evaluation comes after it.
+#[test]
+fn weights_that_are_no_numbers_are_not_delivered() {
+    let rate = format!("1{}", "0".repeat(60));
+    let mut bench = Bench::with("dataset", circle(50));
+    let recipe = json!({ "steps": 1, "optimizer": { "sgd": { "learningRate": rate } } });
+    let error = bench.train(&task(recipe)).unwrap_err();
+    assert_eq!(error.exit_code(), USAGE);
+    let message = error.to_string();
+    assert!(message.contains("step 1") && message.contains("optimizer.learningRate"), "{message}");
+    assert!(!bench.output("model.safetensors").exists());
+}
+
+#[test]
+fn the_label_is_no_feature() {
+    let recipe = json!({ "data": { "label": "kind", "features": ["x", "kind"] } });
+    fails("x,y,kind\n1,2,1\n", &task(recipe), USAGE, &["recipe.data.features", "`kind`", "recipe.data.label"]);
+}

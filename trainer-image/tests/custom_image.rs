@@ -59,5 +59,34 @@ fn it_says_what_is_wrong_and_that_a_retry_cannot_help() {
     let output = program(&Bench::with("dataset", "x,label\n1,a\nx,b\n"), "5").output().unwrap();
     assert_eq!(output.status.code(), Some(65));
     assert!(message(&output).contains("row 2, column `x`"), "{}", message(&output));
-    assert_eq!(program(&digits(), "many").output().unwrap().status.code(), Some(64));
+    for steps in ["many", "0"] {
+        assert_eq!(program(&digits(), steps).output().unwrap().status.code(), Some(64));
+    }
+}
+
+fn refused(data: &[u8], words: &str) {
+    let output = program(&Bench::with("dataset", data), "5").output().unwrap();
+    let text = message(&output);
+    assert_eq!(output.status.code(), Some(65), "{text}");
+    assert!(text.contains(words) && !text.contains("Traceback") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn data_that_cannot_be_read_is_told_in_a_sentence() {
+    let whole = fs::read(digits().path().join("in/dataset")).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 6] ^= 0xff; // the checksum
+    refused(&whole[..whole.len() / 2], "cannot be read");
+    refused(&flipped, "cannot be read");
+    refused(b"\x1f\x8bno gzip at all", "cannot be read");
+    refused(b"x,label\n\xff\xfe,a\n", "UTF-8");
+    refused(b"label,x\na,1\n\n,2\n", "row 2 has no label");
+    refused(b"x,label\n1,a\n2\n", "row 2 has no label");
+    refused(b"x,label\n1,a\n2,b,c\n", "row 2 has more fields");
+    refused(b"label\na\n", "no column but `label`");
+    refused(&[b"x,label\n".to_vec(), vec![b'1'; 200_000], b",a\n".to_vec()].concat(), "cannot be read");
+
+    let output = program(&Bench::new(), "5").output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "{}", message(&output));
+    assert!(message(&output).contains("dataset") && !message(&output).contains("Traceback"));
 }

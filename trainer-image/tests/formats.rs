@@ -200,3 +200,45 @@ fn a_transformer_continues_lines() {
     assert!(text.contains(r#""row":2,"prediction":"wxyz""#), "{text}");
     assert_eq!(bench.infer("npy").unwrap_err().exit_code(), 64);
 }
+
+fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, array) in arrays {
+        zip.start_file(format!("{name}.npy"), zip::write::FileOptions::default()).unwrap();
+        zip.write_all(array).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn an_npz_that_trained_a_model_is_predicted_whatever_its_labels_are_called() {
+    let points: Vec<f64> = (0..20).map(|row| f64::from(row % 7) - 3.0).collect();
+    let points = npy("<f8", false, "(10, 2)", &packed(&points, f64::to_le_bytes));
+    let classes = npy("|u1", false, "(10,)", &[0, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
+    let both = npz(&[("points", points.clone()), ("kind", classes.clone())]);
+    let mut bench = Bench::with("dataset", &both);
+    bench.train(&task(json!({ "data": { "label": "kind" } }))).unwrap();
+    bench.use_model();
+    bench.input("input", &both);
+    assert_eq!(bench.infer("csv").unwrap().rows, 10);
+
+    bench.input("input", npz(&[("points", points.clone()), ("others", points), ("kind", classes)]));
+    let error = bench.infer("csv").unwrap_err();
+    assert_eq!(error.exit_code(), 65);
+    let message = error.to_string();
+    assert!(message.contains("`others`") && message.contains("2 numbers a row"), "{message}");
+}
+
+#[test]
+fn inference_tells_its_progress_once_a_second() {
+    let mut bench = trained();
+    bench.input("input", circle(5000));
+    let before = bench.progress().len();
+    bench.infer("csv").unwrap();
+    let lines = bench.progress().split_off(before);
+    let steps: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1024, 5000]);
+    bench.tick = jiff::SignedDuration::from_secs(1);
+    bench.infer("csv").unwrap();
+    assert_eq!(bench.progress().len(), before + 2 + 5);
+}

@@ -125,3 +125,30 @@ fn the_digits_are_read() {
     assert_eq!(pairs.len(), 359);
     assert!(right as f64 >= 0.95 * 359.0, "{right} of 359 right");
 }
+
+#[test]
+fn the_log_says_what_computes_and_a_broken_cuda_library_ends_a_gpu_task() {
+    let bench = Bench::with("dataset", circle(50));
+    let mut given = task(json!({}));
+    given["resources"] = json!({ "gpu": { "count": 1 } });
+    let path = write_task(&bench, &given);
+    let libraries = bench.path().join("libraries");
+    fs::create_dir(&libraries).unwrap();
+    let search = format!("{}:{}", libraries.display(), std::env::var("LD_LIBRARY_PATH").unwrap_or_default());
+    let run = |more: &[&str]| {
+        let output = program(&bench, &path).env("LD_LIBRARY_PATH", &search).args(more).output().unwrap();
+        (output.status.code().unwrap(), message(&output))
+    };
+    if !tch::Cuda::is_available() {
+        let (code, text) = run(&[]);
+        assert!(
+            code == 0 && text.contains("computing on the CPU, although the task was given a GPU"),
+            "{code}: {text}"
+        );
+    }
+    fs::write(libraries.join("libtorch_cuda.so"), "no library").unwrap();
+    let (code, text) = run(&[]);
+    assert!(code == 69 && text.contains("libtorch_cuda.so") && text.contains("does not load"), "{code}: {text}");
+    let (code, text) = run(&["--device", "cpu"]);
+    assert!(code == 0 && text.contains("computing on the CPU"), "{code}: {text}");
+}

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::path::PathBuf;
 
 use common::{Bench, circle, spread, task};
 use jiff::SignedDuration;
@@ -79,6 +80,35 @@ fn an_interrupted_run_ends_with_the_same_bytes(#[case] data: String, #[case] rec
     }
 }
 
+/// Wherever the clock is read, the last evaluation included, a stop must not change what is delivered.
+#[test]
+fn a_stop_in_the_last_evaluation_delivers_its_figures_all_the_same() {
+    let task = task(json!({ "steps": 6, "evaluate": { "every": 3 }, "checkpoint": { "keepBest": 1 } }));
+    let mut whole = Bench::with("dataset", circle(50));
+    let undisturbed = whole.train(&task).unwrap();
+    let mut in_the_last_evaluation = 0;
+    for stop_at in 3..25 {
+        let mut bench = Bench::with("dataset", circle(50));
+        bench.stop_at = Some(stop_at);
+        let delivered = match bench.train(&task) {
+            Ok(summary) => summary,
+            Err(error) => {
+                assert_eq!(error.exit_code(), 75, "{error}");
+                let last = bench.progress().pop();
+                in_the_last_evaluation += usize::from(last.is_some_and(|line| line["step"] == 6));
+                bench.stop_at = None;
+                bench.train(&task).unwrap()
+            }
+        };
+        assert_eq!(delivered.model.sha256, undisturbed.model.sha256, "stopped at reading {stop_at}");
+        assert_eq!(delivered.metrics, undisturbed.metrics, "stopped at reading {stop_at}");
+        assert_eq!(delivered.last.unwrap().step, 6);
+        let last = |bench: &Bench| fs::read(bench.checkpoint(6)).unwrap();
+        assert_eq!(last(&bench), last(&whole), "the last checkpoint lacks its evaluation");
+    }
+    assert!(in_the_last_evaluation > 0, "no stop hit the last evaluation: the case shows nothing");
+}
+
 #[test]
 fn a_resumed_run_repeats_no_step() {
     let mut bench = Bench::with("dataset", circle(50));
@@ -133,6 +163,48 @@ fn a_checkpoint_of_another_recipe_is_skipped() {
     let other = bench.train(&task(json!({ "seed": 8 }))).unwrap();
     assert_eq!(other.resumed_from, None);
     assert!(bench.said.iter().any(|said| said.contains("another recipe")), "{:?}", bench.said);
+}
+
+#[test]
+fn older_checkpoints_of_another_recipe_are_neither_counted_nor_removed() {
+    let keep = |seed: u64, steps: u64| {
+        let keep = json!({ "everySteps": 10, "keepLast": 6, "keepBest": 1 });
+        task(json!({ "seed": seed, "steps": steps, "evaluate": { "every": 10 }, "checkpoint": keep }))
+    };
+    let mut bench = Bench::with("dataset", circle(50));
+    bench.train(&keep(8, 30)).unwrap();
+    let foreign: Vec<PathBuf> =
+        bench.checkpoints().iter().map(|name| bench.path().join("checkpoints").join(name)).collect();
+    assert_eq!(foreign.len(), 3);
+    for path in &foreign {
+        fs::rename(path, path.with_extension("old")).unwrap();
+    }
+    let few = |mut task: Value| {
+        task["recipe"]["checkpoint"] = json!({ "everySteps": 10, "keepLast": 1 });
+        task
+    };
+    bench.stop_at = Some(90);
+    bench.train(&few(keep(7, 60))).unwrap_err();
+    bench.stop_at = None;
+    assert!(bench.train(&few(keep(7, 60))).unwrap().resumed_from.is_some_and(|step| step > 30));
+    let names = bench.checkpoints();
+    assert_eq!(names, ["step-000010.old", "step-000020.old", "step-000030.old", "step-000060.safetensors"]);
+}
+
+/// By hand no manifest states a digest, so that only the files themselves tell.
+#[test]
+fn other_data_or_other_starting_weights_begin_a_new_run() {
+    let mut bench = Bench::with("dataset", circle(50));
+    bench.train(&task(json!({}))).unwrap();
+    bench.input("dataset", circle(60));
+    assert_eq!(bench.train(&task(json!({}))).unwrap().resumed_from, None);
+
+    let more = task(json!({ "initFrom": { "taskRef": "base" } }));
+    fs::copy(bench.output("model.safetensors"), bench.path().join("in/init")).unwrap();
+    assert_eq!(bench.train(&more).unwrap().resumed_from, None);
+    assert_eq!(bench.train(&more).unwrap().resumed_from, Some(60));
+    fs::copy(bench.output("model.safetensors"), bench.path().join("in/init")).unwrap();
+    assert_eq!(bench.train(&more).unwrap().resumed_from, None);
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Guard<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted("stopped by SIGTERM while reading the data".into()));
         }
-        memory::require("the data alone", memory::RUNTIME + bytes, self.limit)
+        memory::require("the data alone", memory::RUNTIME + bytes, self.limit, "the data's size")
     }
 }
 

@@ -67,15 +67,24 @@ fn label_column(wanted: &Wanted, columns: usize) -> Result<Option<usize>> {
     })
 }
 
+/// The shape alone, without the values.
+pub(super) fn read_shape(mut source: impl Read) -> Result<Vec<usize>> {
+    Ok(Header::parse(&read_header(&mut source)?)?.shape)
+}
+
 pub(super) fn read_array(mut source: impl Read, guard: Guard) -> Result<Array> {
     let header = Header::parse(&read_header(&mut source)?)?;
     let count = header.shape.iter().try_fold(1_usize, |product, edge| product.checked_mul(*edge));
     let count = count.filter(|count| *count < 1 << 48).ok_or_else(|| malformed("its shape is too large"))?;
     guard.check(count as u64 * (8 + header.element.size() as u64))?;
-    let mut bytes = Vec::new();
-    source.read_to_end(&mut bytes).map_err(unreadable)?;
     let expected = count * header.element.size();
-    if bytes.len() != expected {
+    let mut bytes = Vec::new();
+    // One more tells that there is more; all of it could be endless.
+    source.take(expected as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > expected {
+        return Err(malformed(&format!("it goes on after the {expected} bytes of values that its shape means")));
+    }
+    if bytes.len() < expected {
         return Err(malformed(&format!("it holds {} bytes of values where its shape means {expected}", bytes.len())));
     }
     let values = bytes.chunks_exact(header.element.size()).map(|chunk| header.decode(chunk)).collect();
@@ -191,4 +200,25 @@ pub fn write_records(out: &mut dyn Write, descr: &str, count: usize, records: &[
     out.write_all(&(header.len() as u16).to_le_bytes())?;
     out.write_all(header.as_bytes())?;
     out.write_all(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_than_the_shape_means() {
+        let mut file = b"\x93NUMPY\x01\x00".to_vec();
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n";
+        file.extend((header.len() as u16).to_le_bytes());
+        file.extend(header.as_bytes());
+        let mut endless = std::io::repeat(0).take(1 << 20);
+        let stop = AtomicBool::new(false);
+        let error = read_array(file.chain(&mut endless), Guard { stop: &stop, limit: None }).unwrap_err();
+        assert_eq!(error.exit_code(), 65);
+        assert!(error.to_string().contains("goes on after the 8 bytes"), "{error}");
+        assert!(endless.limit() > (1 << 20) - 1024, "it has read {} bytes", (1 << 20) - endless.limit());
+    }
 }

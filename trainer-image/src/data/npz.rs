@@ -6,8 +6,8 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::npy::{Array, read_array};
-use super::table::{Builder, check_width, some_of};
+use super::npy::{Array, read_array, read_shape};
+use super::table::{Builder, check_width, refuse_label, some_of};
 use super::{Guard, Table, Wanted, open};
 use crate::error::{Error, Result};
 
@@ -17,7 +17,8 @@ pub(super) fn read(path: &Path, wanted: &Wanted, guard: Guard) -> Result<Table> 
     let mut archive = ZipArchive::new(open(path)?).map_err(explain)?;
     let names: Vec<String> =
         archive.file_names().map(|name| name.strip_suffix(".npy").unwrap_or(name).to_owned()).collect();
-    let features = read_named(&mut archive, feature_array(&names, wanted)?, guard)?;
+    let features = feature_array(&mut archive, &names, wanted)?;
+    let features = read_named(&mut archive, &features, guard)?;
     let labels = match wanted.label {
         Some(name) if names.iter().any(|other| other == name) => Some(read_named(&mut archive, name, guard)?),
         Some(name) => {
@@ -32,21 +33,49 @@ pub(super) fn read(path: &Path, wanted: &Wanted, guard: Guard) -> Result<Table> 
     build(features, labels, wanted, guard)
 }
 
-/// The array with the features: the one that the recipe names, or the only one left.
-fn feature_array<'a>(names: &'a [String], wanted: &Wanted<'a>) -> Result<&'a str> {
+/// The array with the features: the one that the recipe names, or the only one
+/// left, or, as inference does not know what the labels are called, the only
+/// one whose rows are as wide as the model.
+fn feature_array(archive: &mut Archive, names: &[String], wanted: &Wanted) -> Result<String> {
     if let Some(chosen) = wanted.features
         && let [name] = chosen
     {
-        return Ok(name);
+        refuse_label(chosen, wanted)?;
+        return Ok(name.clone());
     }
-    let mut others = names.iter().filter(|name| Some(name.as_str()) != wanted.label && name.as_str() != "label");
-    match (others.next(), others.next()) {
-        (Some(name), None) => Ok(name),
-        _ => Err(Error::Data(format!(
+    let others = names.iter().filter(|name| Some(name.as_str()) != wanted.label && name.as_str() != "label");
+    let others: Vec<&String> = others.collect();
+    if let [name] = others[..] {
+        return Ok(name.clone());
+    }
+    let mut fitting = Vec::new();
+    for name in others {
+        if width_of(archive, name)? == Some(wanted.width) {
+            fitting.push(name);
+        }
+    }
+    match (fitting[..].as_ref(), wanted.label) {
+        ([name], _) => Ok((*name).clone()),
+        (_, Some(_)) => Err(Error::Data(format!(
             "the data has {}: name the one array with the features in recipe.data.features",
             some_of(names)
         ))),
+        (fitting, None) => Err(Error::Data(format!(
+            "the data has {}, of which {} have {} numbers a row, as {} needs: keep just one",
+            some_of(names),
+            fitting.len(),
+            wanted.width,
+            wanted.width_from
+        ))),
     }
+}
+
+/// How many numbers a row of an array has; none where it has no rows or too long ones.
+fn width_of(archive: &mut Archive, name: &str) -> Result<Option<usize>> {
+    let file = archive.by_name(&format!("{name}.npy")).map_err(explain)?;
+    let shape = read_shape(file)?;
+    let edges = shape.split_first().map(|(_, edges)| edges);
+    Ok(edges.and_then(|edges| edges.iter().try_fold(1_usize, |product, edge| product.checked_mul(*edge))))
 }
 
 fn read_named(archive: &mut Archive, name: &str, guard: Guard) -> Result<Array> {

@@ -51,12 +51,23 @@ impl Columns {
             Some(name) => Some(find(name, "; name the label column in recipe.data.label")?),
             None => None,
         };
+        refuse_label(wanted.features.unwrap_or_default(), wanted)?;
         let features = match wanted.features {
             Some(names) => names.iter().map(|name| find(name, "")).collect::<Result<Vec<_>>>()?,
             None => (0..header.len()).filter(|position| Some(*position) != label).collect(),
         };
         check_width(features.len(), wanted)?;
         Ok(Self { features, label })
+    }
+}
+
+/// A model that sees the label learns to repeat it, and fails where it is missing.
+pub(super) fn refuse_label(features: &[String], wanted: &Wanted) -> Result<()> {
+    match features.iter().find(|name| Some(name.as_str()) == wanted.label) {
+        Some(name) => Err(Error::Usage(format!(
+            "recipe.data.features lists `{name}`, which recipe.data.label says is the label: remove it from features"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -78,7 +78,15 @@ impl Bench {
     }
 
     pub fn infer(&mut self, format: &str) -> Result<InferenceSummary> {
-        let task = json!({ "kind": "InferenceTask", "output": { "format": format } });
+        self.infer_task(&json!({ "kind": "InferenceTask", "output": { "format": format } }))
+    }
+
+    /// With so many bytes of memory.
+    pub fn infer_within(&mut self, memory: u64) -> Result<InferenceSummary> {
+        self.infer_task(&json!({ "kind": "InferenceTask", "resources": { "memory": memory } }))
+    }
+
+    fn infer_task(&mut self, task: &Value) -> Result<InferenceSummary> {
         let task = Task::parse(task.to_string().as_bytes())?;
         let paths = self.paths();
         self.in_env(|env| infer(&task, &paths, env))

@@ -77,6 +77,7 @@ provider:
     nvmlLibrary: /var/lib/freehold-dev/gpu/libnvidia-ml.so.1
     devRoot: /var/lib/freehold-dev/gpu/dev
     cdiDir: /var/lib/freehold-dev/cdi
+    pluginsRegistryDir: /var/lib/freehold-dev/kubelet/plugins_registry
     podResourcesDir: /var/lib/freehold-dev/kubelet/pod-resources
     hostPaths: [/var/lib/freehold-dev/gpu]
     privileged: false

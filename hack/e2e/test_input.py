@@ -24,6 +24,13 @@ class Refused(unittest.TestCase):
             ("memory", {"resources__memory": "lots"}),
             ("count", {"resources__gpu": {"count": 0, "models": ["*"]}}),
             ("class", {"verification": {"class": "zk"}}),
+            ("heads must divide width", {"trainer__recipe__model": {"transformer": {"width": 64, "heads": 3, "layers": 1, "context": 64}}}),
+            ("kernel must be odd", {"trainer__recipe__model": {"cnn": {"input": [1, 8, 8], "channels": [8], "kernel": 4, "classes": 10}}}),
+            ("learningRate must be above 0", {"trainer__recipe__optimizer": {"sgd": {"learningRate": "0.0"}}}),
+            ("beta1 and beta2", {"trainer__recipe__optimizer": {"adam": {"learningRate": "0.1", "beta1": "1"}}}),
+            ("split", {"trainer__recipe__evaluate": {"every": 10, "split": "95%"}}),
+            ("every", {"trainer__recipe__checkpoint": {"every": ""}}),
+            ("resources.gpu.count", {"resources__gpu__count": 2}),
         ):
             with self.subTest(named=named):
                 self.refused(named, **changes)

@@ -10,6 +10,12 @@ use crate::scalars::{Decimal, GoDuration, ObjectName, Percent, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("!has(self.earlyStopping) || has(self.evaluate)", "earlyStopping needs evaluate: set evaluate.every"))]
+#[x_kube(validation = ("!has(self.model.transformer) || self.model.transformer.width % self.model.transformer.heads == 0", "model.transformer.heads must divide width"))]
+#[x_kube(validation = ("!has(self.model.cnn) || !has(self.model.cnn.kernel) || self.model.cnn.kernel % 2 == 1", "model.cnn.kernel must be odd, such as 3"))]
+#[x_kube(validation = ("(has(self.optimizer.sgd) ? self.optimizer.sgd.learningRate : has(self.optimizer.adam) ? self.optimizer.adam.learningRate : self.optimizer.adamw.learningRate).matches('[1-9]')", "optimizer: learningRate must be above 0"))]
+#[x_kube(validation = ("!has(self.optimizer.adam) || ((!has(self.optimizer.adam.beta1) || self.optimizer.adam.beta1.startsWith('0')) && (!has(self.optimizer.adam.beta2) || self.optimizer.adam.beta2.startsWith('0')))", "optimizer.adam: beta1 and beta2 must be below 1"))]
+#[x_kube(validation = ("!has(self.optimizer.adamw) || ((!has(self.optimizer.adamw.beta1) || self.optimizer.adamw.beta1.startsWith('0')) && (!has(self.optimizer.adamw.beta2) || self.optimizer.adamw.beta2.startsWith('0')))", "optimizer.adamw: beta1 and beta2 must be below 1"))]
+#[x_kube(validation = ("!has(self.evaluate) || !has(self.evaluate.split) || (int(self.evaluate.split.split('%')[0]) >= 1 && int(self.evaluate.split.split('%')[0]) <= 90)", "evaluate.split must be between 1% and 90%"))]
 pub struct Recipe {
     /// The network to train.
     pub model: Model,
@@ -31,7 +37,7 @@ pub struct Recipe {
     /// Optimizer steps in all.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub steps: u32,
-    /// Seed of initialisation, data order and dropout.
+    /// Seed of initialisation and data order.
     #[serde(default)]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub seed: u32,
@@ -177,7 +183,7 @@ pub enum Optimizer {
         /// Decay of the second moment (default 0.999).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beta2: Option<Decimal>,
-        /// Weight decay (default 0).
+        /// Weight decay (default 0.01).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         weight_decay: Option<Decimal>,
     },

@@ -72,7 +72,7 @@ text!(
 );
 text!(
     /// A duration in Go's form, such as `90s`, `5m` or `1h30m`.
-    GoDuration, 24, r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+    GoDuration, 24, r"^([0-9]{1,6}h([0-9]{1,6}m)?([0-9]{1,6}s)?|[0-9]{1,6}m([0-9]{1,6}s)?|[0-9]{1,6}s)$"
 );
 text!(
     /// SHA-256 as 64 lower-case hexadecimal digits.

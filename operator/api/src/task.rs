@@ -38,7 +38,10 @@ pub use crate::task_status::{Artifact, Attempt, CheckpointRef, Progress, TaskSta
     printcolumn = r#"{"name":"Class","type":"string","jsonPath":".spec.verification.class","priority":1}"#,
     printcolumn = r#"{"name":"Account","type":"string","jsonPath":".spec.market.account","priority":1}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#,
-    validation = Rule::new("!has(self.status) || !has(self.status.orderId) || (self.spec.trainer == oldSelf.spec.trainer && self.spec.dataset == oldSelf.spec.dataset && self.spec.resources == oldSelf.spec.resources && self.spec.verification == oldSelf.spec.verification && self.spec.market.account == oldSelf.spec.market.account)").message("trainer, dataset, resources, verification and market.account are fixed once an order is placed: delete the task and create another")
+    // An account that changes while an order is on its way would leave that order to nobody.
+    validation = Rule::new("self.spec.market.account == oldSelf.spec.market.account").message("market.account is fixed: delete the task and create another"),
+    validation = Rule::new("has(self.spec.trainer.image) || !has(self.spec.resources.gpu) || self.spec.resources.gpu.count <= 1").message("resources.gpu.count: the built-in trainer uses one GPU; set 1, or bring an image of your own"),
+    validation = Rule::new("!has(self.status) || !has(self.status.orderId) || (self.spec.trainer == oldSelf.spec.trainer && self.spec.dataset == oldSelf.spec.dataset && self.spec.resources == oldSelf.spec.resources && self.spec.verification == oldSelf.spec.verification)").message("trainer, dataset, resources and verification are fixed once an order is placed: delete the task and create another")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingTaskSpec {
@@ -99,7 +102,10 @@ pub struct TrainingTaskSpec {
     printcolumn = r#"{"name":"Class","type":"string","jsonPath":".spec.verification.class","priority":1}"#,
     printcolumn = r#"{"name":"Account","type":"string","jsonPath":".spec.market.account","priority":1}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#,
-    validation = Rule::new("!has(self.status) || !has(self.status.orderId) || (self.spec.model == oldSelf.spec.model && self.spec.input == oldSelf.spec.input && self.spec.output == oldSelf.spec.output && self.spec.resources == oldSelf.spec.resources && self.spec.verification == oldSelf.spec.verification && self.spec.market.account == oldSelf.spec.market.account)").message("model, input, output, resources, verification and market.account are fixed once an order is placed: delete the task and create another")
+    // An account that changes while an order is on its way would leave that order to nobody.
+    validation = Rule::new("self.spec.market.account == oldSelf.spec.market.account").message("market.account is fixed: delete the task and create another"),
+    validation = Rule::new("has(self.spec.image) || !has(self.spec.resources.gpu) || self.spec.resources.gpu.count <= 1").message("resources.gpu.count: the built-in trainer uses one GPU; set 1, or bring an image of your own"),
+    validation = Rule::new("!has(self.status) || !has(self.status.orderId) || (self.spec.model == oldSelf.spec.model && self.spec.input == oldSelf.spec.input && self.spec.output == oldSelf.spec.output && self.spec.resources == oldSelf.spec.resources && self.spec.verification == oldSelf.spec.verification)").message("model, input, output, resources and verification are fixed once an order is placed: delete the task and create another")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct InferenceTaskSpec {

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE: usize = 4096;
 /// Most metrics that are kept of a line.
 pub const MAX_METRICS: usize = 16;
+/// Most steps that a run may count: what a status takes.
+pub const MAX_STEPS: u64 = 1_000_000_000_000;
+const MAX_NAME: usize = 64;
+const MAX_TIME: usize = 40;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,11 +33,38 @@ pub fn parse(line: &str) -> Option<ProgressLine> {
         return None;
     }
     let mut parsed: ProgressLine = serde_json::from_str(line).ok()?;
-    if parsed.metrics.len() > MAX_METRICS || parsed.metrics.keys().any(|name| name.len() > 64) {
+    if parsed.metrics.len() > MAX_METRICS || parsed.metrics.keys().any(|name| name.len() > MAX_NAME) {
         return None;
     }
-    parsed.at = parsed.at.filter(|at| at.len() <= 40);
+    if parsed.step.max(parsed.steps) > MAX_STEPS {
+        return None;
+    }
+    parsed.at = parsed.at.filter(|at| at.len() <= MAX_TIME);
     Some(parsed)
+}
+
+impl ProgressLine {
+    /// Cut down to what a status takes: a line that came from somebody else's machine must not make a status
+    /// that the API server refuses.
+    pub fn bounded(mut self) -> Self {
+        self.step = self.step.min(MAX_STEPS);
+        self.steps = self.steps.min(MAX_STEPS);
+        self.metrics.retain(|name, _| name.len() <= MAX_NAME);
+        while self.metrics.len() > MAX_METRICS {
+            self.metrics.pop_last();
+        }
+        self.at = self.at.filter(|at| at.len() <= MAX_TIME);
+        self
+    }
+}
+
+/// A number as statuses show it: at most six decimals, and short however large it is.
+pub fn decimal(value: f64) -> String {
+    if value.abs() >= 1e15 {
+        return format!("{value:e}");
+    }
+    let text = format!("{value:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -47,5 +78,22 @@ mod tests {
         assert!(parse("step 3 of 10").is_none());
         assert!(parse(&format!(r#"{{"step":1,"steps":2,"at":"{}"}}"#, "x".repeat(MAX_LINE))).is_none());
         assert!(parse(r#"{"step":-1,"steps":2}"#).is_none());
+        assert!(parse(r#"{"step":1000000000001,"steps":2}"#).is_none());
+    }
+
+    #[test]
+    fn whatever_a_stranger_reports_fits_a_status() {
+        let metrics = (0..40).map(|n| (format!("{}{n}", "m".repeat(n)), f64::MAX)).collect();
+        let line = ProgressLine { step: u64::MAX, steps: u64::MAX, loss: None, metrics, at: Some("x".repeat(99)) };
+        let line = line.bounded();
+        assert_eq!((line.step, line.steps, line.metrics.len(), line.at), (MAX_STEPS, MAX_STEPS, MAX_METRICS, None));
+    }
+
+    #[test]
+    fn numbers_stay_short() {
+        for (value, text) in [(0.5, "0.5"), (12.0, "12"), (1e300, "1e300"), (-1e300, "-1e300"), (1e-9, "0")] {
+            assert_eq!(decimal(value), text);
+        }
+        assert!(decimal(f64::MAX).len() < 32 && decimal(f64::MIN_POSITIVE).len() < 32);
     }
 }

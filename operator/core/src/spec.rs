@@ -1,12 +1,20 @@
 //! The order's spec: what the chain carries for bidders to judge the work by
 //! (at most 1 KiB of RFC 8785 JSON; its keccak-256 is the terms' spec hash).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::canonical;
 
 /// Longest spec that the contract takes.
 pub const MAX_BYTES: usize = 1024;
+/// Most inputs of a task.
+pub const MAX_INPUTS: usize = 16;
+/// Most GPUs of a task.
+pub const MAX_GPUS: u32 = 16;
+/// Largest size that an input may claim, in bytes.
+pub const MAX_INPUT_SIZE: u64 = 1_000_000_000_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,6 +100,8 @@ pub enum Error {
     TooLong { size: usize },
     #[error("the order's spec cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
+    #[error("{field} of the order's spec is `{value}`: it {rule}")]
+    Unusable { field: &'static str, value: String, rule: &'static str },
 }
 
 impl OrderSpec {
@@ -109,4 +119,54 @@ impl OrderSpec {
         }
         Ok(serde_json::from_slice(bytes)?)
     }
+
+    /// Whether a lease can be made of it. Anybody may write a spec to the chain: whoever bids on one that
+    /// nobody can serve loses the bond.
+    pub fn usable(&self) -> Result<(), Error> {
+        let unusable =
+            |field, value: &str, rule| Err(Error::Unusable { field, value: value.chars().take(80).collect(), rule });
+        if !is_pinned(&self.image) {
+            return unusable("image", &self.image, "has to be repository@sha256:…");
+        }
+        if !is_sha256(&self.manifest) {
+            return unusable("manifest", &self.manifest, "has to be 64 lower-case hexadecimal digits");
+        }
+        if self.inputs.len() > MAX_INPUTS {
+            return unusable("inputs", &self.inputs.len().to_string(), "may have at most 16 entries");
+        }
+        let mut names = BTreeSet::new();
+        for input in &self.inputs {
+            if !is_input_name(&input.name) || !names.insert(input.name.as_str()) {
+                return unusable("inputs.name", &input.name, "has to be a name of its own, of a-z, 0-9 and -");
+            }
+            if !is_sha256(&input.sha256) {
+                return unusable("inputs.sha256", &input.sha256, "has to be 64 lower-case hexadecimal digits");
+            }
+            if input.size > MAX_INPUT_SIZE {
+                return unusable("inputs.size", &input.size.to_string(), "may be at most 10^15 bytes");
+            }
+        }
+        match &self.resources.gpu {
+            Some(gpu) if !(1..=MAX_GPUS).contains(&gpu.count) => {
+                unusable("resources.gpu.count", &gpu.count.to_string(), "has to be between 1 and 16")
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// `repository@sha256:…`.
+pub fn is_pinned(image: &str) -> bool {
+    image.rsplit_once("@sha256:").is_some_and(|(repository, digest)| !repository.is_empty() && is_sha256(digest))
+}
+
+/// 64 lower-case hexadecimal digits.
+pub fn is_sha256(digest: &str) -> bool {
+    digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// What becomes a file name and a key: a-z, 0-9 and -, at most 64, no - in front.
+pub fn is_input_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.bytes().all(allowed)
 }

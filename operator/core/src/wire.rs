@@ -20,7 +20,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::progress::ProgressLine;
+use crate::progress::{MAX_STEPS, ProgressLine};
+use crate::spec::{MAX_INPUT_SIZE, is_sha256};
 
 /// Largest chunk of an upload.
 pub const CHUNK: u64 = 64 << 20;
@@ -91,6 +92,32 @@ pub struct WorkReport {
     /// SHA-256 of `result.json`, once every output is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
+}
+
+impl LeaseReport {
+    /// What a gateway says of a lease, cut down to what a status takes: see [`ProgressLine::bounded`].
+    pub fn bounded(mut self) -> Self {
+        self.progress = self.progress.map(ProgressLine::bounded);
+        self.checkpoints.retain(CheckpointNote::fits);
+        self.result = self.result.filter(|digest| is_sha256(digest));
+        self
+    }
+}
+
+impl WorkReport {
+    pub fn bounded(mut self) -> Self {
+        self.progress = self.progress.map(ProgressLine::bounded);
+        self.checkpoints.retain(CheckpointNote::fits);
+        self.result = self.result.filter(|digest| is_sha256(digest));
+        self
+    }
+}
+
+impl CheckpointNote {
+    /// Whether a status takes it.
+    pub fn fits(&self) -> bool {
+        self.step <= MAX_STEPS && self.size <= MAX_INPUT_SIZE && is_sha256(&self.sha256)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,7 +69,7 @@ impl GatewayClient {
     }
 
     pub async fn status(&self) -> Result<LeaseReport, Error> {
-        self.remote.json("/status", Scope::Read).await
+        Ok(self.remote.json::<LeaseReport>("/status", Scope::Read).await?.bounded())
     }
 
     /// Oldest first; lines that are no events are left out.

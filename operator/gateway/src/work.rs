@@ -118,6 +118,11 @@ async fn take_checkpoint(gateway: &Gateway, lease: &Lease, body: Incoming) -> Re
     if note.file_name.contains('/') || result::check_name(&note.file_name).is_err() {
         return Err(Failure::bad_request("a checkpoint's fileName is a plain file name"));
     }
+    if !note.fits() {
+        return Err(Failure::bad_request(
+            "a checkpoint has at most 10^12 steps, 10^15 bytes and a SHA-256 in lower case",
+        ));
+    }
     let inputs: Vec<Digest> = lease.inputs.iter().filter_map(|input| input.sha256.as_str().parse().ok()).collect();
     let message = format!("step {}, {} bytes, {}", note.step, note.size, note.sha256);
     let known = gateway.store.checkpoints(lease.id).await?.contains(&note);

@@ -82,6 +82,7 @@ async fn create(ctx: &Context, lease: &ComputeLease, observed: &Observed) -> Res
         gateway: gateway(&settings.gateway_pod_url, settings.gateway_pod_ip.as_deref())?,
         work: work.clone(),
         start_window: order.map_or(0, |order| order.terms.startWindow.to::<u64>()),
+        duration: order.map_or(0, |order| order.terms.duration.to::<u64>()),
         node: room.placement.node.clone(),
         nodes: room.nodes.clone(),
     };

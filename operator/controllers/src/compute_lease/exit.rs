@@ -27,19 +27,27 @@ pub enum Stop {
     DeviceLost,
     DiskExceeded,
     EscrowExhausted,
+    ImageUnavailable,
     NodeLost,
     StartMissed,
 }
 
 impl Stop {
-    pub const ALL: [Self; 5] =
-        [Self::DeviceLost, Self::DiskExceeded, Self::EscrowExhausted, Self::NodeLost, Self::StartMissed];
+    pub const ALL: [Self; 6] = [
+        Self::DeviceLost,
+        Self::DiskExceeded,
+        Self::EscrowExhausted,
+        Self::ImageUnavailable,
+        Self::NodeLost,
+        Self::StartMissed,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeviceLost => "DeviceLost",
             Self::DiskExceeded => "DiskExceeded",
             Self::EscrowExhausted => "EscrowExhausted",
+            Self::ImageUnavailable => "ImageUnavailable",
             Self::NodeLost => "NodeLost",
             Self::StartMissed => "StartMissed",
         }
@@ -58,6 +66,9 @@ impl Stop {
             Self::DiskExceeded => "The work wrote more than spec.resources.disk; raise it.",
             Self::EscrowExhausted => {
                 "The lease reached its end; raise spec.market.budget or spec.activeDeadline for more time."
+            }
+            Self::ImageUnavailable => {
+                "The provider's nodes cannot pull the image; check spec.trainer.image and that its registry is public."
             }
             Self::NodeLost => "The node was lost and no other one can take the work; the lease is closed.",
             Self::StartMissed => "The start window passed before the lease could start.",

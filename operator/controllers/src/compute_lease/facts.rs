@@ -79,8 +79,10 @@ pub struct PodFact {
     pub trainer: Option<TrainerEnd>,
     /// A container cannot start: the kubelet's reason and message.
     pub waiting: Option<(String, String)>,
-    /// Seconds that it has waited for a node.
-    pub unplaced_for: u64,
+    /// Seconds that it has been without a node that is up.
+    pub nodeless_for: u64,
+    /// Seconds that it has been there without an image that can be had.
+    pub imageless_for: u64,
     /// Evicted because it outgrew its disk.
     pub disk_exceeded: bool,
 }

@@ -66,7 +66,7 @@ impl HttpWorkStore {
 #[async_trait]
 impl WorkStore for HttpWorkStore {
     async fn report(&self, order: &B256) -> Result<WorkReport, Error> {
-        Ok(self.send(self.client.get(self.url(order, ""))).await?.json().await?)
+        Ok(self.send(self.client.get(self.url(order, ""))).await?.json::<WorkReport>().await?.bounded())
     }
 
     async fn manifest(&self, order: &B256) -> Result<Vec<u8>, Error> {

@@ -38,15 +38,14 @@ async fn adopt_all(ctx: &Context, leases: &Store<ComputeLease>, providers: &Stor
     loop {
         ticks.tick().await;
         for provider in providers.state() {
-            if let Err(error) = adopt(ctx, leases, &provider).await {
-                tracing::warn!(%error, "cannot record a lease");
-            }
+            adopt(ctx, leases, &provider).await;
         }
     }
 }
 
-async fn adopt(ctx: &Context, leases: &Store<ComputeLease>, provider: &ComputeProvider) -> Result<(), kube::Error> {
-    let Some(view) = ctx.views.get(provider.spec.account.as_str()) else { return Ok(()) };
+/// One lease that cannot be recorded keeps no other from it.
+async fn adopt(ctx: &Context, leases: &Store<ComputeLease>, provider: &ComputeProvider) {
+    let Some(view) = ctx.views.get(provider.spec.account.as_str()) else { return };
     let namespace = &ctx.settings.namespace;
     let exists = |name: &str| leases.get(&ObjectRef::new(name).within(namespace)).is_some();
     let api: Api<ComputeLease> = Api::namespaced(ctx.client.clone(), namespace);
@@ -54,10 +53,9 @@ async fn adopt(ctx: &Context, leases: &Store<ComputeLease>, provider: &ComputePr
         match api.create(&PostParams::default(), &lease).await {
             Ok(_) => tracing::info!(order = %lease.spec.order_id, "lease adopted"),
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-            Err(error) => return Err(error),
+            Err(error) => tracing::warn!(order = %lease.spec.order_id, %error, "cannot record a lease"),
         }
     }
-    Ok(())
 }
 
 async fn sweep_all(ctx: &Context, leases: &Store<ComputeLease>) {

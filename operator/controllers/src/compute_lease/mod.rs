@@ -57,8 +57,6 @@ pub const RULES: &[Rule] = &[
     Rule::new("node.k8s.io", &["runtimeclasses"], &["list"], Scope::Cluster),
     Rule::new("", &["namespaces"], &["get", "list", "create", "patch", "delete"], Scope::LeaseNamespaces),
     Rule::new("batch", &["jobs"], &["get", "list", "watch", "create", "patch"], Scope::LeaseNamespaces),
-    // Also what the gateway is given there: nobody can grant more than they have.
-    Rule::new("", &["pods", "pods/log"], READ, Scope::LeaseNamespaces),
     Rule::new("", &["configmaps", "serviceaccounts", "resourcequotas"], &["create", "patch"], Scope::LeaseNamespaces),
     Rule::new("networking.k8s.io", &["networkpolicies"], &["create", "patch"], Scope::LeaseNamespaces),
     Rule::new("rbac.authorization.k8s.io", &["rolebindings"], &["create", "patch"], Scope::LeaseNamespaces),
@@ -130,8 +128,10 @@ async fn reconcile(lease: Arc<ComputeLease>, shared: Arc<Shared>) -> Result<Acti
     let observed = dereference::dereference(ctx, shared.store.as_ref(), &lease).await?;
     let next = plan::next(&observed.facts);
     // Status first: `Running` lets the trainer begin, and what ends the work shall be told before it is done.
-    report(ctx, &lease, &observed, &next).await?;
+    let told = report(ctx, &lease, &observed, &next).await;
+    // What the chain asks for is done all the same: rent and bond do not wait for a status.
     apply::apply(ctx, shared.store.as_ref(), &lease, &observed, &next.effects).await?;
+    told?;
     if may_go(&lease, &observed) {
         release(ctx, &lease).await?;
         return Ok(Action::await_change());

@@ -6,7 +6,7 @@ use freehold_core::order::{Order, OrderState};
 use freehold_core::{B256, wire::WorkReport};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, NodeCondition, Pod};
 use kube::ResourceExt;
 
 use super::build::pod::TRAINER;
@@ -118,13 +118,18 @@ pub fn pod(pod: &Pod, node: Option<&Node>, now: Timestamp) -> PodFact {
     let placed = node_of(pod);
     let status = pod.status.as_ref();
     let text = |part: Option<&String>| part.map(String::as_str).unwrap_or_default().to_owned();
-    let age = pod.creation_timestamp().map_or(0, |made| now.as_second().saturating_sub(made.0.as_second()));
+    let age = pod.creation_timestamp().map_or(0, |made| seconds(made.0, now));
+    let waiting = waiting(pod);
     PodFact {
         active: !is_over(pod),
         trainer_running: trainer(pod).and_then(|c| c.state.as_ref()).is_some_and(|state| state.running.is_some()),
         trainer: trainer_end(pod),
-        waiting: waiting(pod),
-        unplaced_for: if placed.is_none() { u64::try_from(age).unwrap_or(0) } else { 0 },
+        nodeless_for: match (&placed, node) {
+            (Some(_), Some(node)) => down_since(node).map_or(0, |since| seconds(since, now)),
+            (None, _) | (_, None) => age,
+        },
+        imageless_for: waiting.as_ref().map_or(0, |(reason, _)| if is_pull_failure(reason) { age } else { 0 }),
+        waiting,
         disk_exceeded: is_disk_eviction(
             &text(status.and_then(|status| status.reason.as_ref())),
             &text(status.and_then(|status| status.message.as_ref())),
@@ -138,9 +143,25 @@ pub fn node_of(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.node_name.clone()
 }
 
+fn seconds(since: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.as_second().saturating_sub(since.as_second())).unwrap_or(0)
+}
+
+fn readiness(node: &Node) -> Option<&NodeCondition> {
+    node.status.iter().flat_map(|status| status.conditions.iter().flatten()).find(|c| c.type_ == "Ready")
+}
+
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.filter(|c| c.type_ == "Ready").any(|c| c.status == "True")
+    readiness(node).is_some_and(|c| c.status == "True")
+}
+
+fn down_since(node: &Node) -> Option<Timestamp> {
+    readiness(node).filter(|c| c.status != "True")?.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// The kubelet tries on, but an image that is not there by then will not come.
+fn is_pull_failure(reason: &str) -> bool {
+    matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull")
 }
 
 fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {

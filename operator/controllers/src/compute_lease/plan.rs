@@ -44,8 +44,10 @@ const IDLE: Duration = Duration::from_secs(30);
 pub const DONE: Duration = Duration::from_secs(600);
 /// A stopped trainer's grace period, and time for its last upload.
 const STOP_SECONDS: u64 = 150;
-/// A replacement pod that finds no node for so long will not.
-const UNPLACED_SECONDS: u64 = 300;
+/// A pod that finds no node for so long, or whose node does not come back, will not run.
+const NODELESS_SECONDS: u64 = 300;
+/// The start window may be part of it: the pod is there before rent is paid.
+const IMAGELESS_SECONDS: u64 = 600;
 
 pub fn next(facts: &Facts) -> Next {
     if let Some(why) = &facts.blind {
@@ -150,6 +152,14 @@ fn awaiting(facts: &Facts, start_by: u64) -> Next {
     }
 }
 
+fn handed_over(facts: &Facts) -> Claim {
+    if facts.handover == Handover::Complete {
+        return held();
+    }
+    let (reason, message) = facts.handover.explain();
+    Claim::no(types::MANIFEST_RECEIVED, reason, message)
+}
+
 fn held() -> Claim {
     Claim::yes(types::MANIFEST_RECEIVED, "Held", "Manifest and inputs are held, and are what was ordered.")
 }
@@ -173,7 +183,7 @@ impl Next {
 
 /// The pod exists and its `fetch` waits for the chain to say Running.
 fn starting(facts: &Facts, job: &JobFact, late: bool) -> Next {
-    let next = Next::new(LeasePhase::Starting, SOON).say(held());
+    let next = Next::new(LeasePhase::Starting, SOON).say(handed_over(facts));
     if facts.asked.live("start") {
         return next.capacity(facts).say(Claim::no(types::RUNNING, "Starting", "The start transaction is on its way."));
     }
@@ -188,6 +198,11 @@ fn starting(facts: &Facts, job: &JobFact, late: bool) -> Next {
     let next = next.capacity(facts);
     if !pod.node_ready {
         return decline(facts, next, "NodeLost", "the node was lost before the start");
+    }
+    // Held when the pod was made, and since then perhaps lost: rent begins with what can be trained on.
+    if facts.handover != Handover::Complete {
+        let (reason, message) = facts.handover.explain();
+        return if late { decline(facts, next, reason, &message) } else { next };
     }
     match &facts.devices {
         Devices::Match(_) | Devices::NotNeeded => {
@@ -273,8 +288,11 @@ fn running(facts: &Facts, end_at: u64) -> Next {
     }
     match &facts.pod {
         Some(pod) if pod.disk_exceeded => stop(facts, job, Stop::DiskExceeded, Stop::DiskExceeded.sentence()),
-        Some(pod) if pod.node.is_none() && pod.unplaced_for > UNPLACED_SECONDS => {
+        Some(pod) if pod.active && pod.nodeless_for > NODELESS_SECONDS => {
             stop(facts, job, Stop::NodeLost, Stop::NodeLost.sentence())
+        }
+        Some(pod) if pod.active && pod.imageless_for > IMAGELESS_SECONDS => {
+            stop(facts, job, Stop::ImageUnavailable, Stop::ImageUnavailable.sentence())
         }
         pod => next.say(at_work(job, pod.as_ref())),
     }

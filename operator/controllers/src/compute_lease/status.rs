@@ -8,7 +8,7 @@ use freehold_api::scalars::Text;
 use freehold_api::task::{CheckpointRef, Progress};
 use freehold_chain::view::ChainView;
 use freehold_core::order::{Order, OrderState};
-use freehold_core::progress::ProgressLine;
+use freehold_core::progress::{ProgressLine, decimal};
 use freehold_core::wire::WorkReport;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,6 +21,8 @@ use super::plan::Next;
 const COST_STEP: u64 = 60;
 const PROGRESS_STEP: i64 = 10;
 const NOTE: usize = 256;
+/// What the schema takes; an order for more is not bid on, but slices of one GPU can be more.
+const MAX_GPUS: usize = freehold_core::spec::MAX_GPUS as usize;
 
 pub fn status(lease: &ComputeLease, observed: &Observed, next: &Next, now: Timestamp) -> ComputeLeaseStatus {
     let mut out = lease.status.clone().unwrap_or_default();
@@ -33,8 +35,8 @@ pub fn status(lease: &ComputeLease, observed: &Observed, next: &Next, now: Times
     }
     match &observed.facts.devices {
         Devices::Match(uuids) => {
-            out.gpu = Some(uuids.join(",").into());
-            out.gpus.clone_from(uuids);
+            out.gpu = Some(uuids.iter().take(MAX_GPUS).map(String::as_str).collect::<Vec<_>>().join(",").into());
+            out.gpus = uuids.iter().take(MAX_GPUS).cloned().collect();
         }
         Devices::NotNeeded => out.gpu = Some("none".into()),
         Devices::NotYet | Devices::Mismatch(_) | Devices::Lost(_) => {}
@@ -95,8 +97,8 @@ fn progress(line: &ProgressLine) -> Progress {
     Progress {
         step: line.step,
         steps: line.steps,
-        loss: line.loss.map(|loss| loss.to_string().into()),
-        metrics: line.metrics.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+        loss: line.loss.map(|loss| decimal(loss).into()),
+        metrics: line.metrics.iter().map(|(name, value)| (name.clone(), decimal(*value))).collect(),
         at: line.at.clone().map(Text),
     }
 }

@@ -78,7 +78,7 @@ fn same<T: PartialEq + std::fmt::Debug>(field: &'static str, found: &T, expected
 fn well_formed(manifest: &Manifest) -> Result<(), Error> {
     let malformed =
         |field, value: &str, rule| Err(Error::Malformed { field, value: value.chars().take(80).collect(), rule });
-    if !is_pinned(&manifest.image) {
+    if !spec::is_pinned(&manifest.image) {
         return malformed("image", &manifest.image, "has to be repository@sha256:…");
     }
     if manifest.args.len() > MAX_ARGS || manifest.args.iter().any(|arg| arg.len() > MAX_ARG) {
@@ -92,7 +92,7 @@ fn well_formed(manifest: &Manifest) -> Result<(), Error> {
     }
     let mut names = BTreeSet::new();
     for input in &manifest.inputs {
-        if !is_name(&input.name) || !names.insert(input.name.as_str()) {
+        if !spec::is_input_name(&input.name) || !names.insert(input.name.as_str()) {
             return malformed("input", &input.name, "has to be a name of its own, of a-z, 0-9 and -");
         }
         if !is_file_name(&input.file_name) {
@@ -100,19 +100,6 @@ fn well_formed(manifest: &Manifest) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn is_pinned(image: &str) -> bool {
-    image.rsplit_once("@sha256:").is_some_and(|(repository, digest)| {
-        !repository.is_empty()
-            && digest.len() == 64
-            && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
-}
-
-fn is_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.bytes().all(allowed)
 }
 
 fn is_file_name(name: &str) -> bool {

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use freehold_api::GpuNode;
 use freehold_api::conditions::{find, types};
 use freehold_api::provider::DeviceState;
+use freehold_api::{GpuNode, labels};
 use freehold_core::B256;
 use freehold_core::spec::{SpecGpu, SpecResources};
 use freehold_core::units::{self, glob};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use kube::ResourceExt;
 
 use crate::compute_lease::build::pod::{GPU_TAINT, reserved};
 
@@ -231,9 +232,21 @@ pub fn capacity(gpu_nodes: &[GpuNode], nodes: &[Node], pods: &[Pod], release: &s
         let name = gpu_node.spec.node_name.as_str();
         let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name))?;
         let used = used.get(name).map_or(&[][..], Vec::as_slice);
-        Some(node_capacity(gpu_node, node, used, gpu_resource))
+        let mut capacity = node_capacity(gpu_node, node, used, gpu_resource);
+        capacity.open &= !pods.iter().any(|pod| is_silent_agent(pod, name, release));
+        Some(capacity)
     });
     Capacity { nodes: joined.collect() }
+}
+
+/// What an agent said before it fell silent says nothing of its devices now.
+fn is_silent_agent(pod: &Pod, node: &str, release: &str) -> bool {
+    let label = |name: &str| pod.labels().get(name).map(String::as_str);
+    let ready = || pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    label(labels::RELEASE) == Some(release)
+        && label("app.kubernetes.io/component") == Some("agent")
+        && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+        && !ready().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn node_capacity(gpu_node: &GpuNode, node: &Node, used: &[Requests], gpu_resource: &str) -> NodeCapacity {

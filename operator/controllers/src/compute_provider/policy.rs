@@ -12,6 +12,8 @@ use freehold_core::units::glob;
 const START_BLOCKS: u64 = 10;
 /// Blocks that a bid needs to be in the chain before bidding ends.
 const BID_BLOCKS: u64 = 2;
+/// The no-show penalty is at most this part of the price: one in …
+const PENALTY_SHARE: u128 = 10;
 /// An escrow that lasts less is not worth the start.
 const LEAST_SECONDS: u64 = 60;
 
@@ -71,7 +73,7 @@ impl Case<'_> {
 
 /// The policy: what has to hold before capacity and price are looked at.
 pub fn check(case: &Case<'_>) -> Verdict {
-    let chain: [fn(&Case<'_>) -> Verdict; 14] = [
+    let chain: [fn(&Case<'_>) -> Verdict; 16] = [
         chain_is_fresh,
         not_cordoned,
         registered,
@@ -80,6 +82,8 @@ pub fn check(case: &Case<'_>) -> Verdict {
         time_to_bid,
         token_is_ours,
         class_is_offered,
+        spec_is_usable,
+        inputs_fit,
         attributes_match,
         kernel_is_acceptable,
         time_to_start,
@@ -157,6 +161,20 @@ fn class_is_offered(case: &Case<'_>) -> Verdict {
     refuse("UnknownClass", format!("verification class `{}` is not offered, only `none` is", case.spec.class))
 }
 
+fn spec_is_usable(case: &Case<'_>) -> Verdict {
+    case.spec.usable().or_else(|error| refuse("SpecUnusable", error.to_string()))
+}
+
+/// The pod's disk holds the inputs before anything else.
+fn inputs_fit(case: &Case<'_>) -> Verdict {
+    let inputs = case.spec.inputs.iter().fold(0_u64, |sum, input| sum.saturating_add(input.size));
+    let disk = case.spec.resources.disk;
+    if inputs <= disk {
+        return Ok(());
+    }
+    refuse("InputsTooLarge", format!("the inputs have {inputs} bytes, the disk that is asked for has {disk}"))
+}
+
 fn attributes_match(case: &Case<'_>) -> Verdict {
     for (name, pattern) in &case.spec.require.attributes {
         let value = case.provider.attributes.get(name);
@@ -209,6 +227,12 @@ fn risk_within_limits(case: &Case<'_>) -> Verdict {
     if penalty > case.limits.max_penalty {
         let (asked, limit) = (show(penalty), show(case.limits.max_penalty));
         return refuse("PenaltyTooHigh", format!("the no-show penalty is {asked}, spec.bidding.maxPenalty is {limit}"));
+    }
+    // A penalty that dwarfs the price would be earned by making providers fail, not by having work done.
+    let share = Amount(case.order.terms.cap().0 / PENALTY_SHARE);
+    if penalty > share {
+        let (asked, limit) = (show(penalty), show(share));
+        return refuse("PenaltyTooHigh", format!("the no-show penalty is {asked}, a tenth of the price is {limit}"));
     }
     if bond > case.limits.max_bond {
         let (asked, limit) = (show(bond), show(case.limits.max_bond));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use freehold_core::access::Scope;
 use freehold_core::manifest::{self, Manifest, ManifestInput};
+use freehold_core::progress::MAX_STEPS;
 use freehold_core::result::check_name;
 use freehold_core::wire::WorkReport;
 use reqwest::Method;
@@ -157,7 +158,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub fn step_of(file_name: &str) -> Option<u64> {
     let stem = file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem);
     let digits = stem.bytes().rev().take_while(u8::is_ascii_digit).count();
-    stem[stem.len() - digits..].parse().ok()
+    // A date in the name is no step.
+    stem[stem.len() - digits..].parse().ok().filter(|step| *step <= MAX_STEPS)
 }
 
 #[cfg(test)]

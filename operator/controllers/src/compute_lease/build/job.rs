@@ -27,7 +27,8 @@ const TRY_AGAIN: i32 = 75;
 pub(super) fn job(made: &Made<'_>) -> Job {
     let manifest = &made.blueprint.work.manifest;
     // The Job's clock starts before the chain's: inputs, images and the start transaction come first.
-    let deadline = manifest.deadline_seconds.saturating_add(made.blueprint.start_window);
+    let paid = manifest.deadline_seconds.min(made.blueprint.duration);
+    let deadline = paid.saturating_add(made.blueprint.start_window);
     Job {
         metadata: made.meta(JOB),
         spec: Some(JobSpec {

@@ -51,6 +51,8 @@ pub struct Blueprint {
     pub work: Work,
     /// Seconds that the chain allows between acceptance and start.
     pub start_window: u64,
+    /// Seconds that the chain pays for at most.
+    pub duration: u64,
     /// The node that was planned, and those that could do instead.
     pub node: String,
     pub nodes: Vec<String>,

@@ -1,9 +1,9 @@
-//! Who may do what in the namespace: its pods nothing, the gateway read their logs.
+//! Who may do what in the namespace: its pods nothing, gateway and operator read their logs.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 
-use super::{Made, SERVICE_ACCOUNT};
+use super::{Blueprint, Made, SERVICE_ACCOUNT};
 
 /// An identity for the gateway alone; it is bound to no role.
 pub(super) fn service_account(made: &Made<'_>) -> ServiceAccount {
@@ -25,12 +25,17 @@ pub(super) fn log_readers(made: &Made<'_>) -> RoleBinding {
             kind: "ClusterRole".into(),
             name: format!("{}-lease-logs", cluster_name(blueprint.release_namespace(), name)),
         },
-        subjects: Some(vec![Subject {
-            kind: "ServiceAccount".into(),
-            name: format!("{name}-gateway"),
-            namespace: Some(blueprint.release_namespace().to_owned()),
-            api_group: None,
-        }]),
+        // The gateway follows them for the tenant, the operator keeps their end.
+        subjects: Some(["gateway", "operator"].map(|who| subject(blueprint, who)).to_vec()),
+    }
+}
+
+fn subject(blueprint: &Blueprint, who: &str) -> Subject {
+    Subject {
+        kind: "ServiceAccount".into(),
+        name: format!("{}-{who}", blueprint.release_name()),
+        namespace: Some(blueprint.release_namespace().to_owned()),
+        api_group: None,
     }
 }
 

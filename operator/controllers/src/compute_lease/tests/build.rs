@@ -24,6 +24,7 @@ fn blueprint(gpus: u32) -> Blueprint {
         },
         work: Work { manifest: manifest.unwrap() },
         start_window: 300,
+        duration: 3600,
         node: "node-a".into(),
         nodes: vec!["node-a".into(), "node-b".into()],
     }

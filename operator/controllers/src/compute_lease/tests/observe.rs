@@ -90,17 +90,36 @@ fn seen(status: serde_json::Value) -> PodFact {
 }
 
 #[test]
+fn a_pod_misses_its_node_from_when_it_went_down() {
+    let node = |status: &str| -> Node {
+        serde_json::from_value(serde_json::json!({ "status": { "conditions": [
+            { "type": "Ready", "status": status, "lastTransitionTime": "1970-01-01T00:05:00Z" },
+        ] } }))
+        .unwrap()
+    };
+    let placed = |node: &Node| {
+        let mut placed = a_pod("a", 100, trainer_state(serde_json::json!({ "running": {} })));
+        placed.spec.get_or_insert_default().node_name = Some("node-a".into());
+        pod(&placed, Some(node), Timestamp::from_second(400).unwrap())
+    };
+    assert_eq!(placed(&node("True")).nodeless_for, 0);
+    assert_eq!((placed(&node("Unknown")).nodeless_for, placed(&node("Unknown")).node_ready), (100, false));
+}
+
+#[test]
 fn pods() {
     let running = seen(trainer_state(serde_json::json!({ "running": {} })));
     assert!(running.active && running.trainer_running);
-    assert_eq!(running.unplaced_for, 300);
+    assert_eq!(running.nodeless_for, 300);
     let ended = seen(trainer_state(
         serde_json::json!({ "terminated": { "exitCode": 65, "reason": "Error", "message": "row 3" } }),
     ));
     assert_eq!(ended.trainer, Some(TrainerEnd { code: 65, reason: "Error".into(), message: Some("row 3".into()) }));
     let pulling =
         trainer_state(serde_json::json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } }));
-    assert_eq!(seen(pulling).waiting, Some(("ImagePullBackOff".into(), "no such image".into())));
+    let pulling = seen(pulling);
+    assert_eq!(pulling.waiting, Some(("ImagePullBackOff".into(), "no such image".into())));
+    assert_eq!(pulling.imageless_for, 300);
     let turn = trainer_state(serde_json::json!({ "waiting": { "reason": "PodInitializing" } }));
     assert_eq!(seen(turn).waiting, None);
     let full = serde_json::json!({ "phase": "Failed", "reason": "Evicted", "message": "Usage of EmptyDir volume \"work\" exceeds the limit \"1Gi\"." });

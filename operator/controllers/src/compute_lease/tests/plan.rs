@@ -153,7 +153,9 @@ fn a_missed_start_stops_and_later_reclaims_the_bond() {
 #[case::device_lost(|f: &mut Facts| f.devices = Devices::Lost("GPU-0 fell off the bus".into()), LeasePhase::Running, &["stop DeviceLost"], "DeviceLost")]
 #[case::disk(|f: &mut Facts| f.pod.as_mut().unwrap().disk_exceeded = true, LeasePhase::Running, &["stop DiskExceeded"], "DiskExceeded")]
 #[case::end_of_escrow(|f: &mut Facts| f.now = NOW + 501, LeasePhase::Running, &["stop EscrowExhausted"], "EscrowExhausted")]
-#[case::nowhere_to_go(|f: &mut Facts| { let p = f.pod.as_mut().unwrap(); (p.node, p.unplaced_for) = (None, 301) }, LeasePhase::Running, &["stop NodeLost"], "NodeLost")]
+#[case::nowhere_to_go(|f: &mut Facts| { let p = f.pod.as_mut().unwrap(); (p.node, p.nodeless_for) = (None, 301) }, LeasePhase::Running, &["stop NodeLost"], "NodeLost")]
+#[case::node_gone(|f: &mut Facts| { let p = f.pod.as_mut().unwrap(); (p.node_ready, p.nodeless_for) = (false, 301) }, LeasePhase::Running, &["stop NodeLost"], "NodeLost")]
+#[case::no_image(|f: &mut Facts| f.pod.as_mut().unwrap().imageless_for = 601, LeasePhase::Running, &["stop ImageUnavailable"], "ImageUnavailable")]
 #[case::bad_data(|f: &mut Facts| { f.job = job(|j| j.failed = Some(JobEnd { reason: "PodFailurePolicy".into(), ..JobEnd::default() })); f.pod.as_mut().unwrap().trainer = Some(ended(65)) }, LeasePhase::Failed, &["closeOrder"], "BadData")]
 #[case::gave_up(|f: &mut Facts| { f.job = job(|j| j.failed = Some(JobEnd { reason: "BackoffLimitExceeded".into(), ..JobEnd::default() })); f.pod.as_mut().unwrap().trainer = Some(ended(139)) }, LeasePhase::Failed, &["closeOrder"], "BackoffLimitExceeded")]
 #[case::complete(|f: &mut Facts| f.job = job(|j| j.complete = true), LeasePhase::Finished, &[], "Finished")]
@@ -347,6 +349,12 @@ proptest! {
     fn a_namespace_goes_only_when_both_blocks_agree(facts in any_facts()) {
         let deletes = next(&facts).effects.contains(&Effect::DeleteNamespace);
         prop_assert!(!deletes || (facts.latest.is_over() && facts.confirmed.is_over()));
+    }
+
+    #[test]
+    fn rent_begins_only_with_everything_held(facts in any_facts()) {
+        let starts = next(&facts).effects.iter().any(|effect| matches!(effect, Effect::Ask(Goal::Start { .. })));
+        prop_assert!(!starts || facts.handover == Handover::Complete);
     }
 
     #[test]

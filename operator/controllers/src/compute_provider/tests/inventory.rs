@@ -92,6 +92,27 @@ fn nodes_that_nobody_vouches_for_are_not_sold() {
 }
 
 #[test]
+fn a_node_whose_agent_is_silent_is_not_sold() {
+    let agent_pod = |release: &str, ready: &str| -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "agent", "namespace": "freehold-provider-agent", "labels": {
+                "freehold.dev/release": release, "app.kubernetes.io/component": "agent",
+            } },
+            "spec": { "nodeName": "node-a", "containers": [{ "name": "agent" }] },
+            "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }] },
+        }))
+        .unwrap()
+    };
+    let sold = |pod: Pod| {
+        let gpu_node = gpu_node(vec![fixtures::device(0, H100)]);
+        capacity(&[gpu_node], &[fixtures::node(1)], &[pod], RELEASE, "nvidia.com/gpu").find(&resources(1)).is_some()
+    };
+    assert!(sold(agent_pod(RELEASE, "True")));
+    assert!(!sold(agent_pod(RELEASE, "False")));
+    assert!(sold(agent_pod("other.release", "False")), "another release's agent speaks for itself");
+}
+
+#[test]
 fn pods_of_others_take_their_requests() {
     let pods = [fixtures::pod("elsewhere", Some("node-a"), "7500m", 1)];
     let agent = gpu_node(vec![fixtures::device(0, H100), fixtures::device(1, H100)]);

@@ -47,6 +47,10 @@ fn verdict(world: &World) -> Verdict {
     })
 }
 
+fn input(name: &str, size: u64) -> freehold_core::spec::SpecInput {
+    freehold_core::spec::SpecInput { name: name.into(), sha256: "3".repeat(64), size }
+}
+
 #[test]
 fn an_ordinary_order_is_bid_on() {
     assert_eq!(verdict(&world()), Ok(()));
@@ -71,6 +75,14 @@ fn an_ordinary_order_is_bid_on() {
 #[case("MaxLeases", |w: &mut World| (w.standing.leases, w.standing.bids) = (1, 1))]
 #[case("TenantCap", |w: &mut World| w.standing.tenant_bids = 2)]
 #[case("PenaltyTooHigh", |w: &mut World| w.order.terms.noShowPenalty = 1_000_001)]
+#[case("PenaltyTooHigh", |w: &mut World| w.order.terms.noShowPenalty = 200_001)]
+#[case("SpecUnusable", |w: &mut World| w.spec.image = "freehold.dev/trainer:latest".into())]
+#[case("SpecUnusable", |w: &mut World| w.spec.manifest = "A".repeat(64))]
+#[case("SpecUnusable", |w: &mut World| w.spec.resources.gpu.as_mut().unwrap().count = 0)]
+#[case("SpecUnusable", |w: &mut World| w.spec.inputs = vec![input("A", 1)])]
+#[case("SpecUnusable", |w: &mut World| w.spec.inputs = vec![input("a", 1); 2])]
+#[case("SpecUnusable", |w: &mut World| w.spec.inputs = (0..17).map(|n| input(&format!("i{n}"), 1)).collect())]
+#[case("InputsTooLarge", |w: &mut World| w.spec.inputs = vec![input("a", 4 << 30), input("b", 1)])]
 #[case("BondTooHigh", |w: &mut World| w.order.terms.bond = 1_000_001)]
 #[case("BalanceTooLow", |w: &mut World| (w.view.balances.free, w.view.balances.wallet) = (Amount(99_999), Amount(100_000)))]
 #[case("BalanceTooLow", |w: &mut World| w.standing.pending_bonds = Amount(1_000_800_001))]

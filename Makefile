@@ -1,6 +1,6 @@
 # What there is to do here; each target's logic is a script in hack/.
 #   make demo   the whole story on this machine: cluster, chain, a trained model, the books
-#   make test   all tests but the long journeys, one summary line
+#   make test   all tests but the journey of devices, one summary line
 # CLUSTER=existing REGISTRY=host/path uses the current kube context instead of a cluster of our own.
 SHELL := /bin/bash
 export CLUSTER REGISTRY CHAIN_HOST
@@ -39,10 +39,10 @@ chain: ## only the chain, with the contracts deployed
 demo: ## the whole story on this machine; ends in a table
 	@hack/demo.sh
 
-test: ## all tests but the long journeys, one summary line
+test: ## all tests but the journey of devices, one summary line
 	@hack/test.sh
 
-journeys: ## the long journeys on the demo's cluster: lost devices, killed operators, budgets
+journeys: ## the long journey on the demo's cluster: devices sold, given, seen and lost
 	@hack/journeys.sh
 
 generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write makes the ABI)

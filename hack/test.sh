@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests but the long journeys (make journeys), on this machine: units, contracts, drift of generated files, then the
-# cluster, the chain and each user's journey on real parts. One summary line at the end.
+# All tests but the journey of devices (make journeys), on this machine: units, contracts, drift of generated files, then
+# the cluster, the chain and each user's journey on real parts. One summary line at the end.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 export RESUME="make test"
 cd "$ROOT"
@@ -11,11 +11,13 @@ COUNTS=$LOGS/test-counts
 
 # counted COMMAND…: runs it, and adds what cargo, forge, go and unittest say of passed and failed tests.
 counted() {
-  local log rc=0
+  local log counts rc=0
   log=$(mktemp)
   "$@" 2>&1 | tee "$log" || rc=$?
-  python3 "$HACK/count.py" "$log" >>"$COUNTS"
+  counts=$(python3 "$HACK/count.py" "$log")
   rm -f "$log"
+  [[ $counts != "0 0" ]] || die "no test ran: $*"
+  echo "$counts" >>"$COUNTS"
   return "$rc"
 }
 
@@ -52,7 +54,7 @@ journey() { (cd "$HACK/e2e" && counted python3 -m unittest -v "test_$1"); }
 
 began=$SECONDS
 "$HACK/up.sh"
-stages 15
+stages 16
 stage "unit tests of the operator's crates" 4:00 units
 stage "trainer" 1:30 trainer
 stage "contracts: unit, fuzz, invariant" 4:00 contracts
@@ -67,6 +69,7 @@ stage "outbox: killed at every point" 0:45 outbox
 stage "journey: audit" 0:05 journey audit
 stage "journey: access" 0:20 journey access
 stage "journey: bad input" 2:00 journey input
+stage "journey: the seam under kills, deletion, budgets" 4:30 journey seam
 stage "probe image" 0:10 "$HACK/images.sh" probe
 stage "journey: network truth" 1:30 journey network
 python3 - "$COUNTS" "$((SECONDS - began))" <<'PY'

@@ -82,14 +82,14 @@ def state(kind, name, namespace="demo"):
 
 
 def wait_condition(kind, name, which, status="True", reason=None, namespace="demo", seconds=120):
-    """The condition, once it has this status (and reason)."""
+    """The condition, once it has this status and reason; None is any."""
     last = {}
 
     def look():
         item = get(kind, name, namespace)
         last["item"] = item
         found = condition(item, which)
-        fits = found and found["status"] == status and (reason is None or found["reason"] == reason)
+        fits = found and status in (None, found["status"]) and reason in (None, found["reason"])
         return found if fits else None
 
     try:
@@ -132,6 +132,28 @@ def long_task(name, steps=400_000, **changes):
     recipe["checkpoint"] = {"every": "3s", "keepLast": 2}
     recipe["evaluate"] = {"every": 5000, "metrics": ["loss"]}
     return out
+
+
+def namespace_for(name, *accounts):
+    """A namespace whose tasks may spend from these accounts, as an administrator would make it."""
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    apply({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "freehold-data", "namespace": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "freehold-tenant-freehold-data"},
+        "subjects": [{"kind": "ServiceAccount", "name": "freehold-operator", "namespace": TENANT_NS}],
+    }, {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "digits", "namespace": name},
+        "binaryData": get("configmap", "digits", "demo")["binaryData"],
+    }, *[{
+        "apiVersion": "freehold.dev/v1alpha1", "kind": "ComputeBudget", "metadata": {"name": account, "namespace": name},
+        "spec": {"accountRef": {"name": account}, "limit": "2", "period": "720h"},
+    } for account in accounts])
+
+
+def in_namespace(item, namespace):
+    item["metadata"]["namespace"] = namespace
+    return item
 
 
 def delete(kind, name, namespace="demo", seconds=150):

@@ -1,8 +1,12 @@
 """Bad input: each is refused or told in a condition, and none of it funds anything."""
 
+import copy
+import json
 import unittest
 
-from lib import RESEARCHER, apply, delete, get, task, wait_condition
+from lib import (
+    RESEARCHER, TENANT_NS, apply, delete, get, in_namespace, kubectl, namespace_for, task, until, wait_condition,
+)
 
 
 class Refused(unittest.TestCase):
@@ -65,6 +69,61 @@ class Told(unittest.TestCase):
 
     def test_over_the_budget(self):
         self.told("Funded", "BudgetExceeded", ["5"], market__budget="50.00")
+
+
+class Accounts(unittest.TestCase):
+    """What is wrong with an account is told by the task that wants to spend from it."""
+
+    NAMESPACE = "accounts"
+    # Its address has never been sent anything.
+    EMPTY_KEY = "11" * 32
+    WRONG = {
+        "wrong-chain": {"chain": {"chainId": 1}},
+        "wrong-market": {"market": "0x000000000000000000000000000000000000dEaD"},
+        "no-rpc": {"chain": {"rpcUrls": ["http://10.101.0.1:1"]}},
+        "no-money": {"signerRef": {"secret": {"name": "freehold-account", "key": "empty"}}},
+    }
+
+    @classmethod
+    def setUpClass(cls):
+        secret = json.dumps({"stringData": {"empty": cls.EMPTY_KEY}})
+        kubectl("-n", TENANT_NS, "patch", "secret", "freehold-account", "-p", secret)
+        known = get("computeaccount", "team-a")["spec"]
+        for name, changes in cls.WRONG.items():
+            spec = copy.deepcopy(known)
+            for field, change in changes.items():
+                spec[field] = spec[field] | change if isinstance(change, dict) else change
+            apply({"apiVersion": "freehold.dev/v1alpha1", "kind": "ComputeAccount", "metadata": {"name": name}, "spec": spec})
+        namespace_for(cls.NAMESPACE, *cls.WRONG)
+
+    @classmethod
+    def tearDownClass(cls):
+        kubectl("delete", "namespace", cls.NAMESPACE, "--wait=false")
+        until("the namespace is gone", lambda: get("namespace", cls.NAMESPACE) is None, 120)
+        kubectl("delete", "computeaccount", *cls.WRONG)
+
+    def told(self, account, which, reason, *words):
+        apply(in_namespace(task(account, market__account=account), self.NAMESPACE))
+        found = wait_condition("trainingtask", account, which, None, reason, self.NAMESPACE, 60)
+        self.assertNotEqual(found["status"], "True")
+        for word in words:
+            self.assertIn(word, found["message"])
+        self.assertNotIn("orderId", get("trainingtask", account, self.NAMESPACE)["status"], "something was funded")
+
+    def test_no_budget(self):
+        self.told("team-a", "Funded", "NoBudget", "ComputeBudget")
+
+    def test_wrong_chain_id(self):
+        self.told("wrong-chain", "Funded", "ChainUnreachable", "31337")
+
+    def test_wrong_market_address(self):
+        self.told("wrong-market", "Funded", "ChainUnreachable", "0x000000000000000000000000000000000000dEaD")
+
+    def test_rpc_down(self):
+        self.told("no-rpc", "Funded", "ChainUnreachable", "10.101.0.1:1")
+
+    def test_nothing_in_the_wallet(self):
+        self.told("no-money", "Funded", "InsufficientBalance", "0x")
 
 
 class Placed(unittest.TestCase):

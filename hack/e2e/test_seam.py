@@ -5,8 +5,8 @@ import time
 import unittest
 
 from lib import (
-    PROVIDER_NS, TENANT_NS, apply, audit, condition, delete, get, items, kubectl, lease_of, long_task, scale, state, task,
-    until, wait_condition,
+    PROVIDER_NS, TENANT_NS, apply, audit, condition, delete, get, in_namespace, items, kubectl, lease_of, long_task,
+    namespace_for, scale, state, task, until, wait_condition,
 )
 
 
@@ -19,35 +19,10 @@ def stepping(name, namespace="demo"):
     return seen.get("orderId") if (seen.get("progress") or {}).get("step", 0) > 0 else None
 
 
-def namespace_for(name):
-    """A namespace with a budget, as an administrator would make it."""
-    apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
-    )
-    apply({
-        "apiVersion": "freehold.dev/v1alpha1", "kind": "ComputeBudget", "metadata": {"name": "team-a", "namespace": name},
-        "spec": {"accountRef": {"name": "team-a"}, "limit": "2", "period": "720h"},
-    })
-    apply({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "freehold-data", "namespace": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "freehold-tenant-freehold-data"},
-        "subjects": [{"kind": "ServiceAccount", "name": "freehold-operator", "namespace": TENANT_NS}],
-    })
-    data = get("configmap", "digits", "demo")
-    apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "digits", "namespace": name},
-           "binaryData": data["binaryData"]})
-
-
-def in_namespace(item, namespace):
-    item["metadata"]["namespace"] = namespace
-    return item
-
-
 class Budgets(unittest.TestCase):
     def test_two_that_fit_singly_one_is_funded(self):
         """Scenario 3: exactly one of two is funded; raising the budget releases the other."""
-        namespace_for("budget")
+        namespace_for("budget", "team-a")
         try:
             names = ["twin-a", "twin-b"]
             apply(*[in_namespace(long_task(name, market__budget="2.00"), "budget") for name in names])
@@ -69,7 +44,7 @@ class Budgets(unittest.TestCase):
 class Deletion(unittest.TestCase):
     def test_namespace_deleted_while_the_operator_is_down(self):
         """Scenario 4: on its return the operator closes the order, the refund is on the chain, the namespace goes."""
-        namespace_for("leaving")
+        namespace_for("leaving", "team-a")
         apply(in_namespace(long_task("leaving"), "leaving"))
         order = until("it runs", lambda: stepping("leaving", "leaving"), 150)
         scale(TENANT_NS, "freehold-operator", 0)

@@ -72,7 +72,14 @@ impl Runtime {
         if let (false, true, Some(Ok(address))) = (changed, settled, &self.signer) {
             return Ok(*address);
         }
-        let outcome = self.start(ctx, account, changed).await;
+        let outcome = match (self.start(ctx, account, changed).await, &self.signer) {
+            // The API server's trouble is no reason to go blind: the key that was read last still holds.
+            (Err(Problem::Unreadable { reason, .. }), Some(Ok(known))) if !changed => {
+                tracing::warn!(account = account.name_any(), reason, "the key's Secret cannot be read now");
+                return Ok(*known);
+            }
+            (outcome, _) => outcome,
+        };
         if outcome.is_err() {
             self.reader = None;
             self.spec = None;

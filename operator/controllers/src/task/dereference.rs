@@ -2,9 +2,10 @@
 //! only where the stage of the task asks for them.
 
 use freehold_api::TrainingTask;
+use freehold_api::account::Role;
 use freehold_api::conditions::{Claim, types};
 use freehold_api::task::{ModelSource, Source};
-use freehold_chain::view::ChainView;
+use freehold_chain::view::{ChainView, Health};
 use freehold_core::order::OrderState;
 use freehold_core::{order, units};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -38,11 +39,11 @@ pub enum Error {
 pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -> Result<Option<Observed>, Error> {
     let Some(account) = account(shared, &spec) else { return Ok(None) };
     let name = spec.market.account.as_str();
-    let view = account
-        .is_ok()
-        .then(|| shared.ctx.views.get(name))
-        .flatten()
-        .filter(|v| v.latest.block.number > 0 || v.health.allows_action());
+    let view = account.is_ok().then(|| shared.ctx.views.get(name)).flatten();
+    // Tenants cannot read ComputeAccounts: what keeps the chain from being read is said here.
+    let unread = view.as_ref().and_then(|view| unread(name, view));
+    let view = view.filter(|_| unread.is_none());
+    let account = unread.map_or(account, Err);
     let goals = shared.caches.goals.group(&task.uid);
     let failed = failed_placements(goals.iter());
     let limits = account.as_ref().ok().zip(view.as_ref()).map(|(account, _)| validate::limits(&spec, &account.chain));
@@ -73,6 +74,19 @@ pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -
     Ok(Some(o))
 }
 
+/// Why nothing is known of the account's chain yet.
+fn unread(name: &str, view: &ChainView) -> Option<Claim> {
+    if view.latest.block.number > 0 || view.health.allows_action() {
+        return None;
+    }
+    let (reason, why) = view.health.explain();
+    let message = format!("The chain of account `{name}` cannot be used. {why}");
+    Some(match view.health {
+        Health::Starting => Claim::unknown(types::FUNDED, reason, message),
+        _ => Claim::no(types::FUNDED, reason, message),
+    })
+}
+
 /// The account that pays, or what is wrong with the name; nothing if another release serves it.
 fn account(shared: &Shared, spec: &TaskSpecView) -> Option<Result<Account, Claim>> {
     let name = spec.market.account.as_str();
@@ -80,11 +94,17 @@ fn account(shared: &Shared, spec: &TaskSpecView) -> Option<Result<Account, Claim
     let Some(found) = shared.caches.accounts.get(name) else {
         let known = shared.caches.accounts.names();
         let message = format!(
-            "market.account `{name}` names no ComputeAccount; there are: {}. Correct the name, or ask the platform's admin.",
+            "market.account `{name}` names no ComputeAccount; there are: {}. Create the task again with one of them, or ask the platform's admin.",
             list(&known)
         );
         return Some(Err(Claim::no(types::VALID, valid::ACCOUNT_NOT_FOUND, message)));
     };
+    if found.role == Role::Provider {
+        let message = format!(
+            "market.account `{name}` is a provider's account, which pays for no tasks. Create the task again with a tenant's, or ask the platform's admin."
+        );
+        return Some(Err(Claim::no(types::VALID, valid::ACCOUNT_NOT_FOUND, message)));
+    }
     if !caches::serves(&found, &settings.release) {
         return None;
     }

@@ -10,6 +10,7 @@ use freehold_core::order::{Order, OrderState};
 use freehold_core::wire::LeaseReport;
 
 use super::choose::{self, Choice, choose};
+use super::ending::overdue;
 use super::observed::{Attempt, Observed, Report};
 use super::outcome::Outcome;
 use super::plan::{Effect, Intent, Plan, cancel, close, id_of, leased_by};
@@ -20,10 +21,12 @@ const CHECKPOINT_GRACE: i64 = 60;
 /// How long the provider is given to close a lease whose work has ended: its closing costs the tenant less.
 const CLOSE_GRACE: i64 = 60;
 /// A gateway that does not answer for so long is taken for gone.
-const SILENCE: i64 = 600;
+pub(super) const SILENCE: i64 = 600;
 
 pub fn open(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, plan: &mut Plan) {
     plan.soon();
+    // Of an attempt before: nothing runs yet.
+    plan.dropped.push(types::RUNNING);
     plan.claim(Claim::yes(types::FUNDED, funded::FUNDED, format!("{} are in escrow.", o.format(order.slot.funds))));
     // Without its manifest the order could never be handed over; without limits no bid can be judged.
     let (Intent::Pursue, Some(_), Some(limits), Some(view)) = (intent, &attempt.stored, o.limits(), &o.view) else {
@@ -36,8 +39,9 @@ pub fn open(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, pla
         leased::WAITING_FOR_BIDS,
         format!("{bids} bid(s) so far; the best suitable one is taken."),
     ));
-    if accepting(o, attempt) {
-        return;
+    // No second acceptance beside one that is on its way; asked for again, what it waits for is said.
+    if let Some(goal) = accepting(o, attempt) {
+        return plan.effect(Effect::Ensure(goal.clone()));
     }
     let market = choose::Market {
         limits,
@@ -64,12 +68,11 @@ pub fn open(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, pla
     }
 }
 
-/// An acceptance is on its way; no second one beside it.
-fn accepting(o: &Observed, attempt: &Attempt) -> bool {
+/// The acceptance that is on its way.
+fn accepting<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Goal> {
     let id = id_of(attempt);
-    o.goals
-        .iter()
-        .any(|fact| matches!(&fact.goal, Goal::AcceptBid { order_id, .. } if *order_id == id) && !fact.state.is_final())
+    let ours = |goal: &Goal| matches!(goal, Goal::AcceptBid { order_id, .. } if *order_id == id);
+    o.goals.iter().find(|fact| ours(&fact.goal) && !fact.state.is_final()).map(|fact| &fact.goal)
 }
 
 fn failed_acceptances(o: &Observed) -> BTreeSet<(freehold_core::Address, u128, u64)> {
@@ -95,18 +98,19 @@ pub fn awaiting(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent,
     plan.soon();
     plan.claim(Claim::yes(types::FUNDED, funded::FUNDED, format!("{} are in escrow.", o.format(order.slot.funds))));
     plan.claim(leased_by(o, order));
-    if *intent != Intent::Pursue || attempt.stored.is_none() {
-        plan.claim(Claim::no(types::RUNNING, running::STOPPED, "The lease is being cancelled before its start."));
-        plan.effect(Effect::Ensure(cancel(attempt)));
-        return;
-    }
-    if o.chain_now() > order.slot.deadline {
+    // Before all else: a cancellation would pay the provider for the start that it missed.
+    if overdue(order, o.chain_now()) {
         plan.claim(Claim::no(
             types::LEASED,
             leased::NO_SHOW,
             "The provider did not start in its window; its penalty comes back with the escrow.",
         ));
         plan.effect(Effect::Ensure(Goal::NoShow { order_id: id_of(attempt) }));
+        return;
+    }
+    if *intent != Intent::Pursue || attempt.stored.is_none() {
+        plan.claim(Claim::no(types::RUNNING, running::STOPPED, "The lease is being cancelled before its start."));
+        plan.effect(Effect::Ensure(cancel(attempt)));
         return;
     }
     match &o.report {
@@ -221,7 +225,7 @@ fn exit_reason(said: &str) -> &'static str {
 }
 
 /// A checkpoint that the gateway holds and the tenant's store does not.
-fn newer_checkpoint(o: &Observed) -> Option<freehold_core::wire::CheckpointNote> {
+pub(super) fn newer_checkpoint(o: &Observed) -> Option<freehold_core::wire::CheckpointNote> {
     let newest = o.report.says()?.checkpoints.last()?;
     let held = o.checkpoint.as_ref().map(|c| c.step);
     held.is_none_or(|step| newest.step > step).then(|| newest.clone())
@@ -230,7 +234,8 @@ fn newer_checkpoint(o: &Observed) -> Option<freehold_core::wire::CheckpointNote>
 /// Is the lease to be closed now?
 fn is_over(o: &Observed, order: &Order, intent: &Intent) -> bool {
     match intent {
-        Intent::Delete if o.spec.deletion_policy == DeletionPolicy::Finish => false,
+        // Waits for the work, not for a provider that is gone: the task could never be.
+        Intent::Delete if o.spec.deletion_policy == DeletionPolicy::Finish => ended(o, order),
         Intent::Delete => checkpoint_awaited(o, o.task.deleting),
         Intent::Suspend => checkpoint_awaited(o, since(o, types::SUSPENDED, "True").or(Some(o.now))),
         Intent::Conclude(Outcome::Failed { reason: failed::DEADLINE_EXCEEDED, .. }) => true,
@@ -254,12 +259,12 @@ fn checkpoint_awaited(o: &Observed, since: Option<jiff::Timestamp>) -> bool {
     !trains || o.report.says().is_none_or(|r| r.exit.is_some()) || older_than(o, since, CHECKPOINT_GRACE)
 }
 
-fn older_than(o: &Observed, since: Option<jiff::Timestamp>, seconds: i64) -> bool {
+pub(super) fn older_than(o: &Observed, since: Option<jiff::Timestamp>, seconds: i64) -> bool {
     since.is_some_and(|since| o.now.as_second() - since.as_second() >= seconds)
 }
 
 /// Since when a condition has had this status.
-fn since(o: &Observed, type_: &str, status: &str) -> Option<jiff::Timestamp> {
+pub(super) fn since(o: &Observed, type_: &str, status: &str) -> Option<jiff::Timestamp> {
     let known = conditions::find(&o.task.status.conditions, type_).filter(|c| c.status == status)?;
     Some(known.last_transition_time.0)
 }

@@ -114,13 +114,17 @@ fn said(exit: &ExitReport) -> String {
 }
 
 fn too_many_failures(o: &Observed) -> Option<Outcome> {
-    exit_of_lost_or_running(o)?;
+    let exit = exit_of_lost_or_running(o)?;
     let failures = o.failures();
+    let remedy = match exit.reason.as_str() {
+        failed::OUT_OF_MEMORY => "The last one ran out of memory: raise resources.memory",
+        _ => "Look at the trainer's logs",
+    };
     (failures > o.spec.backoff_limit).then(|| {
         failed(
             failed::BACKOFF_LIMIT_EXCEEDED,
             format!(
-                "{failures} runs failed, backoffLimit is {}. Look at the trainer's logs, and create another task.",
+                "{failures} runs failed, backoffLimit is {}. {remedy}, and create another task.",
                 o.spec.backoff_limit
             ),
         )

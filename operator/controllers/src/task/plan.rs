@@ -15,7 +15,7 @@ use super::ledger::Stage;
 use super::observed::{Attempt, Observed};
 use super::outcome::{self, Outcome};
 use super::reasons::{funded, leased, other, settled, valid, verified};
-use super::{leasing, winding};
+use super::{ending, last_word, leasing, winding};
 
 /// Seconds between two looks where nothing wakes the task.
 pub const POLL: Duration = Duration::from_secs(5);
@@ -194,10 +194,11 @@ fn transactions(o: &Observed, plan: &mut Plan) {
 /// Orders of earlier attempts that came back, as a reorganisation can make them: only the newest one is worked on.
 fn strays(o: &Observed, plan: &mut Plan) {
     for attempt in o.attempts.iter().rev().skip(1) {
-        match attempt.stage {
-            Stage::Live(OrderState::Open | OrderState::Awaiting) => plan.effect(Effect::Ensure(cancel(attempt))),
-            Stage::Live(OrderState::Running) => plan.effect(Effect::Ensure(close(attempt))),
-            Stage::Live(_) | Stage::Unplaced | Stage::Lapsed | Stage::Settling(_) | Stage::Settled(_) => {}
+        match (attempt.stage, &attempt.order) {
+            (Stage::Live(_), Some(order)) => {
+                ending::end(order, o.chain_now()).into_iter().for_each(|goal| plan.effect(Effect::Ensure(goal)))
+            }
+            (Stage::Live(_), None) | (Stage::Unplaced | Stage::Lapsed | Stage::Settling(_) | Stage::Settled(_), _) => {}
         }
     }
 }
@@ -260,27 +261,33 @@ fn settling(state: OrderState, plan: &mut Plan) {
 
 /// The newest order ended without an accepted result, or never came to be.
 fn lost(o: &Observed, attempt: &Attempt, intent: &Intent, state: Option<OrderState>, plan: &mut Plan) {
+    last_word::gather(o, intent, state, plan);
     match intent {
         Intent::Delete | Intent::Suspend | Intent::Conclude(_) => release(o, plan),
-        Intent::Pursue => {
-            plan.claim(Claim::no(
-                types::FUNDED,
-                funded::RETRYING,
-                "The last order ended without a result; another one follows.",
-            ));
-            fund(o, attempt.number + 1, plan);
-        }
+        Intent::Pursue => repeat(o, attempt, state, plan),
     }
     plan.claim(winding::loss(o, attempt, state));
-    for gone in [types::RUNNING, types::RESULT_SUBMITTED, types::VERIFIED] {
-        plan.dropped.push(gone);
-    }
+    plan.dropped.extend([types::RESULT_SUBMITTED, types::VERIFIED]);
     if state == Some(OrderState::Rejected) {
         plan.claim(Claim::no(types::VERIFIED, verified::REJECTED, "The result was rejected."));
     }
     match state {
         Some(_) => winding::refund(o, plan),
         None => plan.claim(Claim::yes(types::SETTLED, settled::SETTLED, "The order never reached the chain.")),
+    }
+}
+
+/// Another order, once it is known how the last one ended.
+fn repeat(o: &Observed, attempt: &Attempt, state: Option<OrderState>, plan: &mut Plan) {
+    let retrying = |message: String| Claim::no(types::FUNDED, funded::RETRYING, message);
+    match last_word::awaited(o, state) {
+        Some(why) => {
+            plan.claim(retrying(format!("The last order ended without a result; before another one follows, {why}.")))
+        }
+        None => {
+            plan.claim(retrying("The last order ended without a result; another one follows.".into()));
+            fund(o, attempt.number + 1, plan);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use freehold_api::conditions::{self, Claim, types};
 use freehold_api::task::{Artifact, Attempt as AttemptStatus, CheckpointRef, Progress, TaskStatus};
 use freehold_core::money::Amount;
 use freehold_core::order::OrderState;
-use freehold_core::progress::ProgressLine;
+use freehold_core::progress::{ProgressLine, decimal};
 use jiff::Timestamp;
 
 use super::ledger::Stage;
@@ -166,17 +166,9 @@ fn progress(line: &ProgressLine) -> Progress {
     Progress {
         step: line.step,
         steps: line.steps,
-        loss: line.loss.map(|loss| number(loss).into()),
-        metrics: line.metrics.iter().map(|(k, v)| (k.clone(), number(*v))).collect(),
+        loss: line.loss.map(|loss| decimal(loss).into()),
+        metrics: line.metrics.iter().map(|(k, v)| (k.clone(), decimal(*v))).collect(),
         at: line.at.clone().map(Into::into),
-    }
-}
-
-fn number(value: f64) -> String {
-    let text = format!("{value:.6}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use freehold_api::{Goal, InferenceTask, TrainingTask};
 use freehold_chain::view::ChainView;
 use freehold_core::B256;
-use freehold_core::order::OrderState;
 use freehold_core::{order, units};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 
 use super::caches::serves;
+use super::ending;
 use super::ledger::{self, Stage};
 use super::stored::StoredOrder;
 use super::{Error, Shared};
@@ -67,13 +67,13 @@ pub fn sweep(floor: &Floor<'_>, missing: &mut BTreeMap<B256, u64>) -> Vec<Sweep>
 }
 
 fn act(floor: &Floor<'_>, id: &B256, stored: Option<&StoredOrder>, since: u64) -> Option<Sweep> {
-    let order_id = || format!("{id:#x}").into();
     let due = floor.now.saturating_sub(since) >= MISSING_SECONDS;
     match ledger::stage(stored, id, floor.view, floor.failed) {
-        Stage::Live(OrderState::Open | OrderState::Awaiting) if due => {
-            Some(Sweep::End(Goal::CancelOrder { order_id: order_id() }))
+        Stage::Live(_) if due => {
+            // Deadlines are judged by the chain's clock, not by ours.
+            let order = floor.view.order(id)?;
+            ending::end(order, floor.view.latest.block.timestamp).map(Sweep::End)
         }
-        Stage::Live(OrderState::Running) if due => Some(Sweep::End(Goal::CloseOrder { order_id: order_id() })),
         Stage::Lapsed | Stage::Settled(_) => {
             let stored = stored.filter(|s| s.bid_by().saturating_add(floor.keep) < floor.now)?;
             Some(Sweep::Forget(stored.name.clone()))

@@ -5,6 +5,7 @@ use freehold_api::conditions::{Claim, types};
 use freehold_core::B256;
 use freehold_core::order::{Order, OrderState};
 
+use super::ending::{self, overdue};
 use super::observed::{Attempt, Delivery, Observed, Report};
 use super::plan::{Effect, Intent, Plan, id_of, leased_by, release};
 use super::reasons::{funded, leased, other, result, running, settled, verified};
@@ -30,6 +31,9 @@ pub fn delivered(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent
             other::CLOSING,
             "The result was delivered and is not judged any more: it counts as accepted when the review window ends.",
         ));
+        if overdue(order, o.chain_now()) {
+            plan.effects.extend(ending::accept(order).map(Effect::Ensure));
+        }
         return release(o, plan);
     }
     plan.claim(Claim::unknown(
@@ -60,11 +64,11 @@ fn judge(o: &Observed, attempt: &Attempt, order: &Order, plan: &mut Plan) {
             plan.effect(Effect::Ensure(Goal::AcceptResult { order_id, result_hash }));
         }
         Delivery::Bad(why) => {
-            plan.claim(Claim::no(
-                types::RESULT_SUBMITTED,
-                result::DIGEST_MISMATCH,
-                format!("The result is rejected: {why}."),
-            ));
+            let what = match overdue(order, o.chain_now()) {
+                true => "The review window ended before the result could be rejected",
+                false => "The result is rejected",
+            };
+            plan.claim(Claim::no(types::RESULT_SUBMITTED, result::DIGEST_MISMATCH, format!("{what}: {why}.")));
             reject(o, order, Goal::RejectResult { order_id, result_hash }, plan);
         }
         Delivery::None | Delivery::Missing => {
@@ -85,17 +89,20 @@ fn missing(o: &Observed, order: &Order, hash: B256, rejection: Goal, plan: &mut 
         format!("The provider named a result that is not fetched yet{why}."),
     ));
     let window = order.terms.window.to::<u64>();
-    if o.chain_now() + window / 4 > order.slot.deadline {
+    let late = o.chain_now() + window / 4 > order.slot.deadline;
+    if late {
         reject(o, order, rejection, plan);
-    } else {
+    }
+    // What has to be paid for is fetched all the same.
+    if !late || overdue(order, o.chain_now()) {
         plan.effect(Effect::Collect { result_hash: hash });
     }
 }
 
+/// Once the window is over nothing can be rejected, and the order must not stand for ever: silence accepts.
 fn reject(o: &Observed, order: &Order, rejection: Goal, plan: &mut Plan) {
-    if o.chain_now() <= order.slot.deadline {
-        plan.effect(Effect::Ensure(rejection));
-    }
+    let goal = if overdue(order, o.chain_now()) { ending::accept(order) } else { Some(rejection) };
+    plan.effects.extend(goal.map(Effect::Ensure));
 }
 
 /// Accepted at confirmed depth.

@@ -3,6 +3,7 @@
 
 mod choosing;
 mod cluster;
+mod endings;
 mod funding;
 mod http;
 mod lifecycle;

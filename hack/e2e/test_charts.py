@@ -44,6 +44,8 @@ class Charts(unittest.TestCase):
             ("account.market=0x12", "market"),
             ("account.chain.blockTime=2", "blockTime"),
             ("tenant.trainerImage=", "trainerImage"),
+            ("tenant.trainerImages=x", "trainerImages"),
+            ("provider.gateway.leaseQuota=1e9", "leaseQuota"),
         ):
             with self.subTest(setting=setting):
                 done = sh(

@@ -114,13 +114,13 @@ class Accounts(unittest.TestCase):
         self.told("team-a", "Funded", "NoBudget", "ComputeBudget")
 
     def test_wrong_chain_id(self):
-        self.told("wrong-chain", "Funded", "ChainUnreachable", "31337")
+        self.told("wrong-chain", "Funded", "WrongChain", "31337")
 
     def test_wrong_market_address(self):
-        self.told("wrong-market", "Funded", "ChainUnreachable", "0x000000000000000000000000000000000000dEaD")
+        self.told("wrong-market", "Funded", "WrongMarket", "0x000000000000000000000000000000000000dEaD")
 
     def test_rpc_down(self):
-        self.told("no-rpc", "Funded", "ChainUnreachable", "10.101.0.1:1")
+        self.told("no-rpc", "Funded", "Unreachable", "10.101.0.1:1")
 
     def test_nothing_in_the_wallet(self):
         self.told("no-money", "Funded", "InsufficientBalance", "0x")

@@ -100,6 +100,7 @@ async fn fund(shared: &Shared, o: &Observed, attempt: u32) -> Result<Option<Clai
         caps: account.caps.as_ref(),
         entries: &entries,
         balances: view.balances,
+        address: view.account,
         decimals: view.decimals,
         now: o.unix_now(),
     };

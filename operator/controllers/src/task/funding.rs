@@ -4,6 +4,7 @@
 use freehold_api::account::{Caps, ComputeBudgetSpec};
 use freehold_api::conditions::{Claim, types};
 use freehold_chain::view::Balances;
+use freehold_core::Address;
 use freehold_core::money::Amount;
 use freehold_core::units;
 
@@ -28,6 +29,8 @@ pub struct Question<'a> {
     /// All orders of the account.
     pub entries: &'a [Entry],
     pub balances: Balances,
+    /// Where the account lives on the chain.
+    pub address: Address,
     pub decimals: u8,
     /// Unix seconds.
     pub now: u64,
@@ -139,11 +142,12 @@ fn affordable(q: &Question<'_>) -> Result<(), Claim> {
         return Err(no(
             funded::INSUFFICIENT_BALANCE,
             format!(
-                "Account `{}` holds {}, the order and those before it need {}. Send at least {} more tokens to its address.",
+                "Account `{}` holds {}, the order and those before it need {}. Send at least {} more tokens to {}.",
                 q.account,
                 show(q, held),
                 show(q, needed),
-                show(q, needed.saturating_sub(held))
+                show(q, needed.saturating_sub(held)),
+                q.address
             ),
         ));
     }
@@ -151,8 +155,8 @@ fn affordable(q: &Question<'_>) -> Result<(), Claim> {
         return Err(no(
             funded::GAS_LOW,
             format!(
-                "Account `{}` holds {} wei of the chain's coin, too little for fees. Send some to its address.",
-                q.account, q.balances.gas
+                "Account `{}` holds {} wei of the chain's coin, too little for fees. Send some to {}.",
+                q.account, q.balances.gas, q.address
             ),
         ));
     }

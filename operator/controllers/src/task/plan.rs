@@ -312,6 +312,7 @@ pub(super) fn fund(o: &Observed, attempt: u32, plan: &mut Plan) {
         caps: account.caps.as_ref(),
         entries: &o.entries,
         balances: view.balances,
+        address: view.account,
         decimals: view.decimals,
         now: o.unix_now(),
     };

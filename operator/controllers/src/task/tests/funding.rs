@@ -52,6 +52,7 @@ impl Case {
             caps: self.caps.as_ref(),
             entries: &self.entries,
             balances: self.balances,
+            address: freehold_core::Address::repeat_byte(3),
             decimals: DECIMALS,
             now: NOW,
         })

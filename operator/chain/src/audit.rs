@@ -157,9 +157,13 @@ fn event_of(event: MarketEvents) -> Option<Event> {
         }
         MarketEvents::Started(e) => Event::Started { provider: e.provider, end_at: e.endAt.to() },
         MarketEvents::ToppedUp(e) => Event::ToppedUp { amount: Amount(e.amount), end_at: e.endAt.to() },
-        MarketEvents::Settled(e) => {
-            Event::Settled { by: e.by, accrued: Amount(e.accrued), to_provider: Amount(e.toProvider) }
-        }
+        MarketEvents::Settled(e) => Event::Settled {
+            by: e.by,
+            accrued: Amount(e.accrued),
+            to_provider: Amount(e.toProvider),
+            to_tenant: Amount(e.toTenant),
+            burned: Amount(e.burned),
+        },
         MarketEvents::Delivered(e) => {
             Event::Delivered { result_hash: e.resultHash, accrued: Amount(e.accrued), review_by: e.reviewBy.to() }
         }

@@ -1,7 +1,8 @@
 //! An order's history rebuilt from its events alone, and whether its sums hold.
 //!
-//! Every amount that an event names is computed again from the terms, the bid
-//! and the block times (design: protocol, section 3); every token that went in
+//! Every amount and deadline that an event names is computed again from the
+//! terms, the bid and the block times, and who moved when is held against the
+//! table of transitions (design: protocol, section 3); every token that went in
 //! must have come out. What does not fit is a finding, and one finding is
 //! enough to fail an audit.
 
@@ -11,6 +12,7 @@ use crate::money::{Amount, Rate};
 use crate::order::{OrderSlot, OrderState, Terms};
 
 mod report;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -69,6 +71,8 @@ pub enum Event {
         by: Address,
         accrued: Amount,
         to_provider: Amount,
+        to_tenant: Amount,
+        burned: Amount,
     },
     Delivered {
         result_hash: B256,
@@ -118,6 +122,8 @@ struct Book {
     bids: std::collections::BTreeMap<Address, (u128, u64, Amount)>,
     started: Option<u64>,
     end_at: u64,
+    /// Of the state, in unix seconds: bidBy, startBy, end, reviewBy.
+    deadline: u64,
     delivered: Option<u64>,
     result_hash: Option<B256>,
     settled: Amount,
@@ -178,51 +184,69 @@ impl Book {
                     self.find("the published spec is not the one that the terms name".to_owned());
                 }
                 self.tenant = *tenant;
+                self.deadline = terms.bidBy.to::<u64>();
                 self.funded = Amount(terms.maxPrice.saturating_add(terms.auditReserve));
                 self.spec = spec.clone();
                 self.terms = Some(terms.clone());
             }
             Event::BidPlaced { provider, price, valid_until, bond } => {
                 self.step(entry, &[Open], Open);
+                self.in_time(entry, self.deadline.min(*valid_until));
                 let due = self.terms.as_ref().map_or(Amount::ZERO, |terms| Amount(terms.bond));
                 self.want("bond", entry, *bond, due);
                 self.bids.insert(*provider, (*price, *valid_until, *bond));
             }
-            Event::Unbid { provider, bond } | Event::Reclaimed { provider, bond } => {
-                let held = self.bids.remove(provider).map_or(Amount::ZERO, |(_, _, bond)| bond);
-                self.want("bond", entry, *bond, held);
+            Event::Unbid { provider, bond } => {
+                self.step(entry, &[Open], Open);
+                self.release(entry, *provider, *bond);
             }
-            Event::Leased { provider, price, .. } => {
+            Event::Reclaimed { provider, bond } => {
+                self.may_reclaim(entry, *provider);
+                self.release(entry, *provider, *bond);
+            }
+            Event::Leased { provider, price, refund, .. } => {
                 self.step(entry, &[Open], Awaiting);
                 match self.bids.get(provider).copied() {
-                    Some((bid, _, bond)) if bid == *price => self.bond = bond,
+                    Some((bid, valid_until, bond)) if bid == *price => {
+                        self.in_time(entry, self.deadline.min(valid_until));
+                        self.bond = bond;
+                    }
                     _ => self.find(format!("the lease names price {price}, {provider} did not bid that")),
                 }
+                self.want("refund", entry, *refund, Amount::ZERO);
                 self.provider = Some(*provider);
                 self.price = *price;
+                self.deadline = entry.time + self.terms.as_ref().map_or(0, |terms| terms.startWindow.to::<u64>());
             }
-            Event::Started { end_at, .. } => {
+            Event::Started { provider, end_at } => {
                 self.step(entry, &[Awaiting], Running);
+                self.in_time(entry, self.deadline);
+                self.by_provider(entry, *provider);
                 self.started = Some(entry.time);
-                self.end_at = *end_at;
+                self.ends(entry, *end_at);
             }
             Event::ToppedUp { amount, end_at } => {
                 self.step(entry, &[Running], Running);
+                self.in_time(entry, self.deadline);
                 self.funded = self.funded.saturating_add(*amount);
-                self.end_at = *end_at;
+                self.ends(entry, *end_at);
             }
-            Event::Settled { accrued, to_provider, .. } => {
+            Event::Settled { accrued, to_provider, to_tenant, burned, .. } => {
                 self.step(entry, &[Running, Delivered], self.state);
                 let due = self.accrued(entry.time);
                 self.want("accrual", entry, *accrued, due);
+                self.want("share of the tenant", entry, *to_tenant, Amount::ZERO);
+                self.want("burned amount", entry, *burned, Amount::ZERO);
                 let released = self.released(due).saturating_sub(self.settled);
                 self.want("payment", entry, *to_provider, released);
                 self.settled = self.settled.saturating_add(*to_provider);
             }
-            Event::Delivered { result_hash, accrued, .. } => {
+            Event::Delivered { result_hash, accrued, review_by } => {
                 self.step(entry, &[Running], Delivered);
+                self.in_time(entry, self.deadline);
                 let due = self.accrued(entry.time);
                 self.want("accrual", entry, *accrued, due);
+                self.reviewed(entry, *review_by);
                 self.delivered = Some(entry.time);
                 self.result_hash = Some(*result_hash);
             }
@@ -240,6 +264,7 @@ impl Book {
             _ => &[],
         };
         let was_awaiting = self.state == Awaiting;
+        self.may_end(entry, end);
         self.step(entry, from, end.state);
         let Some(terms) = self.terms.clone() else { return };
         let penalty = Amount(terms.noShowPenalty);
@@ -281,26 +306,6 @@ impl Book {
         let paid_out: Amount = [self.settled, end.to_provider, end.to_tenant, end.burned].into_iter().sum();
         if paid_in != paid_out {
             self.find(format!("the sums do not balance: {paid_in} went in (funds and bond), {paid_out} came out"));
-        }
-    }
-
-    fn compare(&mut self, slot: &OrderSlot) {
-        if slot.state != self.state {
-            self.find(format!("the contract says {}, the events say {}", slot.state.name(), self.state.name()));
-        }
-        if slot.tenant != self.tenant {
-            self.find(format!("the contract says tenant {}, the events say {}", slot.tenant, self.tenant));
-        }
-        if let Some(provider) = self.provider
-            && slot.provider != provider
-        {
-            self.find(format!("the contract says provider {}, the events say {provider}", slot.provider));
-        }
-        if !self.state.is_settled() {
-            let held = self.funded.saturating_sub(self.settled);
-            if slot.funds != held {
-                self.find(format!("the contract holds {} for the order, the events say {held}", slot.funds));
-            }
         }
     }
 

@@ -88,7 +88,7 @@ impl Rate {
 
     /// An hour at this rate, rounded to the nearest unit so that `per_hour` comes back as written.
     pub fn hourly(self) -> Amount {
-        Amount(mul_div(self.0, 3600, RATE_SCALE).max(mul_div(self.0 + 1, 3600, RATE_SCALE)))
+        Amount(mul_div(self.0, 3600, RATE_SCALE).max(mul_div(self.0.saturating_add(1), 3600, RATE_SCALE)))
     }
 
     /// What accrues in `seconds`, floored, as the contract computes it.
@@ -116,6 +116,11 @@ pub fn mul_div(a: u128, b: u128, c: u128) -> u128 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_bid_may_name_any_rate() {
+        assert!(Rate(u128::MAX).hourly() > Rate(1 << 100).hourly());
+    }
 
     #[test]
     fn reads_and_writes_whole_tokens() {

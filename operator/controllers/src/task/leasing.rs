@@ -217,6 +217,7 @@ fn exit_reason(said: &str) -> &'static str {
         failed::OUT_OF_MEMORY,
         failed::BACKOFF_LIMIT_EXCEEDED,
         "DeviceLost",
+        "ImageUnavailable",
         "NodeLost",
     ]
     .into_iter()

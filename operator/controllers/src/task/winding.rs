@@ -185,10 +185,19 @@ pub fn loss(o: &Observed, attempt: &Attempt, state: Option<OrderState>) -> Claim
         },
         Some(OrderState::Declined) => no(leased::DECLINED, "The provider gave the lease back before its start."),
         Some(OrderState::NoShow) => no(leased::NO_SHOW, "The provider did not start in its window."),
-        Some(OrderState::Closed) => no(leased::PROVIDER_CLOSED, "The lease was closed without a result."),
+        Some(OrderState::Closed) => no(leased::PROVIDER_CLOSED, &closed(o)),
         Some(OrderState::Rejected) => no(leased::RESULT_REJECTED, "The result was rejected."),
         Some(OrderState::Cancelled) => unwanted(o, attempt),
         Some(state) => no(leased::ENDED, &format!("The order ended as {}.", state.name())),
+    }
+}
+
+/// What the provider said of the end, where it did.
+fn closed(o: &Observed) -> String {
+    let said = o.report.says().and_then(|report| report.exit.as_ref()?.message.as_deref());
+    match said {
+        Some(why) => format!("The lease was closed without a result: {why}"),
+        None => "The lease was closed without a result.".into(),
     }
 }
 

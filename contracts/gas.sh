@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What each call costs, as whole transactions: `name gas` a line, from receipts on a private anvil. Accounts, times
 # and salts are fixed, so the figures repeat exactly.
-# Usage: contracts/gas.sh [check|write]: print only, or also compare with or write snapshots/gas.txt.
+# Usage: contracts/gas.sh [check|write]: print only, or also compare with snapshots/gas.txt and the targets below, or
+# write snapshots/gas.txt.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 TERMS='(address,uint128,uint128,uint128,uint128,uint40,uint40,uint40,uint40,uint16,uint8,bytes32,bytes32,bytes32)'
@@ -9,6 +10,16 @@ ZERO=0x0000000000000000000000000000000000000000000000000000000000000000
 RESULT=0x5555555555555555555555555555555555555555555555555555555555555555
 RATE=2777777777777777 # 10 tokens of 6 decimals an hour, a second, scaled by 1e12
 declare -A GAS
+# The most that each may cost: target of the protocol.
+TARGETS='
+order 190000
+bid 130000
+accept 150000
+deliver 60000
+withdraw 85000
+close 95000
+happy_path 500000
+'
 
 # The environment: a chain, the contracts, a tenant and two providers with tokens in their wallets.
 prepare() {
@@ -129,6 +140,19 @@ report() {
   done
 }
 
+# within_targets: names each figure over its target; returns 1 if there is one.
+within_targets() {
+  local name target gas status=0
+  while read -r name target; do
+    [[ -n $name ]] || continue
+    gas=${GAS[$name]}
+    ((gas > target)) || continue
+    printf 'error: %s takes %d gas; the target of the protocol is %d\n' "$name" "$gas" "$target" >&2
+    status=1
+  done <<<"$TARGETS"
+  return $status
+}
+
 build
 prepare
 first_lease
@@ -139,5 +163,8 @@ report | tee "$WORK/gas.txt"
 snapshot=$CONTRACTS/snapshots/gas.txt
 case ${1:-} in
   write) cp "$WORK/gas.txt" "$snapshot" ;;
-  check) diff -u "$snapshot" "$WORK/gas.txt" || die "gas changed; if it should, run contracts/gas.sh write" ;;
+  check)
+    within_targets || die "gas is over a target of the protocol"
+    diff -u "$snapshot" "$WORK/gas.txt" || die "gas changed; if it should, run contracts/gas.sh write"
+    ;;
 esac

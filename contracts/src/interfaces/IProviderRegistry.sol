@@ -32,11 +32,12 @@ interface IProviderRegistry {
     error ProviderRegistry_AttributesChanged(address provider, bytes32 seen, bytes32 current);
     error ProviderRegistry_NotAttested(address auditor, address provider);
 
-    /// @notice Publishes or replaces the caller's record. New attributes end every attestation of the old ones
-    /// (`attested` turns false); a new gateway alone does not.
+    /// @notice Publishes or replaces the caller's record. An attestation holds (`attested`) while the record's
+    /// attributes are those attested: it lapses with others, returns with the same ones unless it was revoked, and does
+    /// not depend on the gateway.
     function register(string calldata gateway, bytes calldata attributes) external;
 
-    /// @notice Withdraws the caller's record.
+    /// @notice Withdraws the caller's record. Attestations lapse with it, and return as in `register`.
     function unregister() external;
 
     /// @notice The caller vouches for the provider's current attributes.

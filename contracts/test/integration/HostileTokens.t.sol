@@ -22,6 +22,7 @@ contract Reentrant is IHook {
 
     function setAttempt(bytes calldata attempt_) external {
         attempt = attempt_;
+        (succeeded, reason) = (false, "");
     }
 
     function watch(address token) external {
@@ -155,8 +156,53 @@ contract HostileTokensTest is MarketTest {
         attacker.run(address(hook), abi.encodeCall(hook.approve, (address(market), type(uint256).max)));
     }
 
-    /// @dev The attacker has a free balance, an open order, and a bid and a lease on the tenant's: every one of its
-    /// calls would succeed outside a hook.
+    /// @dev Calls that would succeed outside a hook: the attacker has a free balance, a bid and a lease.
+    function ready(address attacker, bytes32 leased) internal view returns (bytes[] memory calls) {
+        calls = new bytes[](9);
+        calls[0] = abi.encodeCall(IMarket.withdraw, (t.token, 100, attacker));
+        calls[1] = abi.encodeCall(IMarket.deposit, (t.token, 1));
+        calls[2] = abi.encodeCall(IMarket.unbid, (id, t));
+        calls[3] = abi.encodeCall(IMarket.bid, (id, t, RATE, VALID_UNTIL));
+        calls[4] = abi.encodeCall(IMarket.order, (SALT, t, spec));
+        calls[5] = abi.encodeCall(IMarket.settle, (leased, t, 0));
+        calls[6] = abi.encodeCall(IMarket.close, (leased, t));
+        calls[7] = abi.encodeCall(IMarket.deliver, (leased, t, RESULT));
+        bytes[] memory inner = new bytes[](1);
+        inner[0] = calls[0];
+        calls[8] = abi.encodeCall(IMarket.multicall, (inner));
+    }
+
+    /// @dev The functions that `ready` leaves out. The lock comes before any other check, so no state is prepared.
+    function others(address attacker, bytes32 leased) internal view returns (bytes[] memory calls) {
+        calls = new bytes[](10);
+        calls[0] = abi.encodeCall(IMarket.depositWithPermit, (t.token, 1, NOW, 27, 0, 0));
+        calls[1] = abi.encodeCall(IMarket.reclaim, (id, t, attacker, 0));
+        calls[2] = abi.encodeCall(IMarket.accept, (id, t, attacker, RATE, VALID_UNTIL));
+        calls[3] = abi.encodeCall(IMarket.cancel, (id, t));
+        calls[4] = abi.encodeCall(IMarket.start, (leased, t));
+        calls[5] = abi.encodeCall(IMarket.decline, (leased, t));
+        calls[6] = abi.encodeCall(IMarket.noShow, (leased, t));
+        calls[7] = abi.encodeCall(IMarket.topUp, (leased, t, 1));
+        calls[8] = abi.encodeCall(IMarket.acceptResult, (leased, t, RESULT));
+        calls[9] = abi.encodeCall(IMarket.rejectResult, (leased, t, RESULT));
+    }
+
+    /// @dev The attacker's hook makes this call when tokens come and when they go.
+    function assertLocked(Reentrant attacker, bytes memory attempt, string memory what) internal {
+        bytes[2] memory moves = [
+            abi.encodeCall(IMarket.withdraw, (t.token, 10, address(attacker))),
+            abi.encodeCall(IMarket.deposit, (t.token, 10))
+        ];
+        for (uint256 i = 0; i < moves.length; ++i) {
+            attacker.setAttempt(attempt);
+            attacker.run(address(market), moves[i]);
+            vm.assertEq(attacker.succeeded(), false, what);
+            vm.assertEq(attacker.reason(), abi.encodeWithSignature("Reentrancy()"), what);
+        }
+        attacker.setAttempt("");
+    }
+
+    /// @dev Every function that changes anything, by itself and in a multicall.
     function test_RevertWhen_HookReenters() external {
         HookToken hook = new HookToken();
         adopt(hook);
@@ -173,30 +219,16 @@ contract HostileTokensTest is MarketTest {
         attacker.run(address(market), abi.encodeCall(IMarket.deposit, (address(hook), 100)));
         vm.warp(NOW + 20);
 
-        bytes[] memory attempts = new bytes[](9);
-        attempts[0] = abi.encodeCall(IMarket.withdraw, (address(hook), 100, address(attacker)));
-        attempts[1] = abi.encodeCall(IMarket.deposit, (address(hook), 1));
-        attempts[2] = abi.encodeCall(IMarket.unbid, (id, t));
-        attempts[3] = abi.encodeCall(IMarket.bid, (id, t, RATE, VALID_UNTIL));
-        attempts[4] = abi.encodeCall(IMarket.order, (SALT, t, spec));
-        attempts[5] = abi.encodeCall(IMarket.settle, (leased, t, 0));
-        attempts[6] = abi.encodeCall(IMarket.close, (leased, t));
-        attempts[7] = abi.encodeCall(IMarket.deliver, (leased, t, RESULT));
-        bytes[] memory inner = new bytes[](1);
-        inner[0] = attempts[0];
-        attempts[8] = abi.encodeCall(IMarket.multicall, (inner));
-        for (uint256 i = 0; i < attempts.length; ++i) {
+        bytes[] memory calls = ready(address(attacker), leased);
+        for (uint256 i = 0; i < calls.length; ++i) {
             uint256 fresh = vm.snapshotState();
-            attacker.run(address(market), attempts[i]);
+            attacker.run(address(market), calls[i]);
             vm.revertToState(fresh);
-
-            attacker.setAttempt(attempts[i]);
-            attacker.run(address(market), abi.encodeCall(IMarket.withdraw, (address(hook), 10, address(attacker))));
-            vm.assertEq(attacker.succeeded(), false, vm.toString(i));
-            vm.assertEq(attacker.reason(), abi.encodeWithSignature("Reentrancy()"), vm.toString(i));
-            attacker.run(address(market), abi.encodeCall(IMarket.deposit, (address(hook), 10)));
-            vm.assertEq(attacker.succeeded(), false, vm.toString(i));
-            attacker.setAttempt("");
+            assertLocked(attacker, calls[i], string.concat("ready ", vm.toString(i)));
+        }
+        calls = others(address(attacker), leased);
+        for (uint256 i = 0; i < calls.length; ++i) {
+            assertLocked(attacker, calls[i], string.concat("others ", vm.toString(i)));
         }
         vm.assertEq(freeOf(address(attacker)), 100, "free");
     }

@@ -67,6 +67,7 @@ contract MarketInvariantTest is Test {
     function test_HandlerReachesEveryState() external {
         bytes4[] memory selectors = this.targetSelectors()[0].selectors;
         uint256[11] memory reached;
+        bool shared = false;
         for (uint256 run = 0; run < 10; ++run) {
             handler = new MarketHandler();
             for (uint256 i = 0; i < 200; ++i) {
@@ -81,10 +82,12 @@ contract MarketInvariantTest is Test {
             for (uint256 s = 1; s < reached.length; ++s) {
                 reached[s] += handler.reached(State(s));
             }
+            shared = shared || handler.shared();
         }
         for (uint256 s = 1; s < reached.length; ++s) {
             vm.assertTrue(reached[s] != 0, vm.toString(s));
         }
+        vm.assertTrue(shared, "two tenants in one token");
     }
 
     function invariant_1_Solvency() external view {

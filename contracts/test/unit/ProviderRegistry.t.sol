@@ -153,6 +153,35 @@ contract ProviderRegistryTest is Test {
         vm.assertEq(registry.attested(auditor, provider), false, "attested");
     }
 
+    function test_Attest_ThenAttributesReturn() external {
+        register();
+        attest();
+        bytes memory attestedTo = attributes;
+        attributes = '{"region":"us-east"}';
+        register();
+        vm.assertEq(registry.attested(auditor, provider), false, "other attributes");
+        attributes = attestedTo;
+        register();
+        vm.assertEq(registry.attested(auditor, provider), true, "the same attributes");
+        revoke();
+        register();
+        vm.assertEq(registry.attested(auditor, provider), false, "revoked");
+    }
+
+    function test_Attest_ThenRegisteredAgain() external {
+        register();
+        attest();
+        vm.prank(provider);
+        registry.unregister();
+        vm.assertEq(registry.attested(auditor, provider), false, "unregistered");
+        attributes = '{"region":"us-east"}';
+        register();
+        vm.assertEq(registry.attested(auditor, provider), false, "other attributes");
+        attributes = '{"region":"eu-west"}';
+        register();
+        vm.assertEq(registry.attested(auditor, provider), true, "the same attributes");
+    }
+
     // ------------------------------------------------------------------------------------------------- revoke
 
     function revoke() internal {

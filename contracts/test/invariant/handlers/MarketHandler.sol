@@ -63,6 +63,8 @@ contract MarketHandler is Test, IHook {
     mapping(State => uint256) public reached;
     uint40 public time = 1_800_000_000;
     bool public reentered;
+    /// @dev Whether two tenants ever had live orders in the same token.
+    bool public shared;
 
     constructor() {
         tokens = [address(new NoReturnToken()), address(feeToken), address(blocklist), address(hookToken)];
@@ -97,19 +99,24 @@ contract MarketHandler is Test, IHook {
     function order(uint256 seed, uint256 maxPrice, uint256 bond, uint256 holdbackBps) external atTime {
         if (books.length == ORDERS) return;
         Terms memory terms;
-        terms.token = tokens[seed % 4];
+        terms.token = tokens[_part(seed, 0) % 4];
         terms.maxPrice = uint128(bound(maxPrice, 1, 1e24));
         terms.bond = uint96(bound(bond, 0, 1e24));
-        terms.noShowPenalty = uint96(bound(seed, 0, terms.bond));
-        terms.bidBy = time + uint40(bound(seed, 10, 3600));
+        terms.noShowPenalty = uint96(bound(_part(seed, 1), 0, terms.bond));
+        terms.bidBy = time + uint40(bound(_part(seed, 2), 10, 3600));
         terms.startWindow = 300;
-        terms.duration = uint40(bound(seed, 1, 2 hours));
+        terms.duration = uint40(bound(_part(seed, 3), 1, 2 hours));
         terms.window = 600;
         terms.holdbackBps = uint16(bound(holdbackBps, 0, 5000));
         terms.specHash = keccak256(SPEC);
-        address tenant = tenants[seed % tenants.length];
+        address tenant = tenants[_part(seed, 4) % tenants.length];
         bytes32 salt = bytes32(books.length);
         if (!_pays(tenant, abi.encodeCall(IMarket.order, (salt, terms, SPEC)), terms.token, tenant)) return;
+        for (uint256 i = 0; i < books.length; ++i) {
+            Book storage other = books[i];
+            bool live = other.state < State.Cancelled;
+            if (live && other.terms.token == terms.token && other.tenant != tenant) shared = true;
+        }
         Book storage b = books.push();
         b.id = market.orderId(tenant, salt);
         b.tenant = tenant;
@@ -118,17 +125,27 @@ contract MarketHandler is Test, IHook {
         _move(b, State.Open, terms.bidBy);
     }
 
-    /// @dev Ordering again with a salt that is used never works, in any state.
+    /// @dev Independent numbers from one seed, so that no choice decides another.
+    function _part(uint256 seed, uint256 i) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode(seed, i)));
+    }
+
+    /// @dev Ordering again with a salt that is used never works, in any state, whatever else is right.
     function orderAgain(uint256 seed, uint256 maxPrice) external atTime {
         if (books.length == 0) return;
         uint256 index = seed % books.length;
         Book storage b = books[index];
         Terms memory terms = b.terms;
-        terms.maxPrice = uint128(maxPrice);
+        terms.maxPrice = uint128(bound(maxPrice, 1, 1e24));
+        terms.bidBy = time + 3600;
         vm.prank(b.tenant);
         try market.order(bytes32(index), terms, SPEC) {
             revert("an id was used again");
-        } catch {}
+        } catch (bytes memory reason) {
+            bytes memory exists = abi.encodeWithSelector(IMarket.Market_OrderExists.selector, b.id);
+            require(keccak256(reason) == keccak256(exists), "refused for another reason");
+        }
+        _check(b);
     }
 
     function bid(uint256 seed, uint256 providerSeed, uint256 rateSeed, uint256 validity) external atTime {

@@ -76,7 +76,9 @@ impl Runtime {
             // The API server's trouble is no reason to go blind: the key that was read last still holds.
             (Err(Problem::Unreadable { reason, .. }), Some(Ok(known))) if !changed => {
                 tracing::warn!(account = account.name_any(), reason, "the key's Secret cannot be read now");
-                return Ok(*known);
+                let known = *known;
+                self.checked = Some(Instant::now());
+                return Ok(known);
             }
             (outcome, _) => outcome,
         };

@@ -47,6 +47,34 @@ fn an_order_whose_task_is_gone_is_ended_after_ten_minutes() {
 }
 
 #[test]
+fn an_order_without_a_task_that_waits_for_a_verdict_is_accepted_when_the_window_is_over() {
+    let mut world = running();
+    assert!(world.deliver());
+    world.blocks(4);
+    let mut missing = BTreeMap::new();
+    look(&world, &[], ORIGIN, &mut missing);
+    world.blocks(280);
+    assert!(look(&world, &[], ORIGIN, &mut missing).is_empty(), "the provider's result may still be judged");
+    world.blocks(30);
+    let order_id = format!("{:#x}", world.id(0)).into();
+    let result_hash = format!("{RESULT:#x}").into();
+    assert_eq!(look(&world, &[], ORIGIN, &mut missing), [Sweep::End(Goal::AcceptResult { order_id, result_hash })]);
+}
+
+#[test]
+fn a_missed_start_without_a_task_is_a_no_show() {
+    let mut world = World::new();
+    world.until("Open", |w| w.state() == Some(OrderState::Open));
+    world.bid(400_000);
+    world.until("Awaiting", |w| w.state() == Some(OrderState::Awaiting));
+    let mut missing = BTreeMap::new();
+    look(&world, &[], ORIGIN, &mut missing);
+    world.blocks(301);
+    let order_id = format!("{:#x}", world.id(0)).into();
+    assert_eq!(look(&world, &[], ORIGIN, &mut missing), [Sweep::End(Goal::NoShow { order_id })]);
+}
+
+#[test]
 fn a_task_that_is_seen_again_starts_the_wait_anew() {
     let mut world = running();
     let mut missing = BTreeMap::new();

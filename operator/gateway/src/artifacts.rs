@@ -11,7 +11,7 @@ use crate::leases::Lease;
 use crate::problem::Failure;
 use crate::range::{Chunk, content_range, range};
 use crate::store::{Appended, Incoming};
-use crate::web::{Answer, empty, set, streamed};
+use crate::web::{Answer, empty, set, streamed, with_rest};
 
 pub const UPLOAD_OFFSET: &str = "upload-offset";
 
@@ -71,6 +71,15 @@ pub async fn write(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Answer {
+    let (body, rest) = with_rest(body);
+    let answer = take(gateway, lease, digest, headers, body).await;
+    if answer.is_err() {
+        rest.drain().await;
+    }
+    answer
+}
+
+async fn take(gateway: &Arc<Gateway>, lease: &Lease, digest: &Digest, headers: &HeaderMap, body: Incoming) -> Answer {
     let slot = gateway.upload_slot(lease.id)?;
     let chunk = chunk(headers)?;
     if let Some(input) = lease.input_of(digest)

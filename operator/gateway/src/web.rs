@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use freehold_core::wire::CHUNK;
 use futures::{Stream, StreamExt};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -18,6 +19,9 @@ use warp::{Filter, Reply};
 use crate::gateway::Gateway;
 use crate::problem::Failure;
 use crate::store::{Incoming, Interrupted};
+
+/// How long the rest of a refused body is taken.
+const DRAIN: Duration = Duration::from_secs(10);
 
 pub type Answer = Result<warp::reply::Response, Failure>;
 
@@ -39,6 +43,37 @@ fn incoming<B: Buf>(stream: impl Stream<Item = Result<B, warp::Error>> + Send + 
         }
     })
     .boxed()
+}
+
+/// What is left of a body that somebody else reads.
+pub struct Rest(Arc<tokio::sync::Mutex<Incoming>>);
+
+/// The body, and a way to read on when its reader gives up.
+pub fn with_rest(body: Incoming) -> (Incoming, Rest) {
+    // Fused: it may have been read to its end before the refusal.
+    let body = Arc::new(tokio::sync::Mutex::new(body.fuse().boxed()));
+    let pieces = futures::stream::unfold(body.clone(), |body| async move {
+        let piece = body.lock().await.next().await?;
+        Some((piece, body))
+    });
+    (pieces.boxed(), Rest(body))
+}
+
+impl Rest {
+    /// Takes what a refused sender is still sending, within bounds. Were the connection closed under it, it would
+    /// see a broken pipe instead of the answer, and try again for ever.
+    pub async fn drain(self) {
+        let draining = async {
+            let (mut body, mut left) = (self.0.lock().await, CHUNK);
+            while let Some(Ok(piece)) = body.next().await {
+                left = left.saturating_sub(piece.len() as u64);
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, draining).await;
+    }
 }
 
 /// The whole body, if it is no longer than `limit`.

@@ -11,8 +11,8 @@ from common import NAMESPACE, Workplace, lib, record, run_part, say, setting, ta
 
 PIECE = 100
 SAMPLES = 5
-# Orders are placed some two a second at best: 16 transactions under way at once, each for three blocks of 2 s and more.
-OUTLOOK = "some two a second at most: 16 transactions at a time, each until it is confirmed"
+# At most 16 transactions of an account wait for a block.
+OUTLOOK = "16 a block at most, some ten a second"
 
 
 def waiting_task(number):

@@ -81,7 +81,7 @@ pub struct PodFact {
     pub waiting: Option<(String, String)>,
     /// Seconds that it has been without a node that is up.
     pub nodeless_for: u64,
-    /// Seconds that it has been there without an image that can be had.
+    /// Seconds since the container before ended, if the next one's image cannot be had.
     pub imageless_for: u64,
     /// Evicted because it outgrew its disk.
     pub disk_exceeded: bool,

@@ -128,7 +128,10 @@ pub fn pod(pod: &Pod, node: Option<&Node>, now: Timestamp) -> PodFact {
             (Some(_), Some(node)) => down_since(node).map_or(0, |since| seconds(since, now)),
             (None, _) | (_, None) => age,
         },
-        imageless_for: waiting.as_ref().map_or(0, |(reason, _)| if is_pull_failure(reason) { age } else { 0 }),
+        imageless_for: match &waiting {
+            Some((reason, _)) if is_pull_failure(reason) => last_end(pod).map_or(age, |end| seconds(end, now)),
+            Some(_) | None => 0,
+        },
         waiting,
         disk_exceeded: is_disk_eviction(
             &text(status.and_then(|status| status.reason.as_ref())),
@@ -145,6 +148,12 @@ pub fn node_of(pod: &Pod) -> Option<String> {
 
 fn seconds(since: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(now.as_second().saturating_sub(since.as_second())).unwrap_or(0)
+}
+
+/// When the last container ended. The next one's image is asked for then: waiting for the start is not its fault.
+fn last_end(pod: &Pod) -> Option<Timestamp> {
+    let ended = statuses(pod).filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
+    ended.map(|time| time.0).max()
 }
 
 fn readiness(node: &Node) -> Option<&NodeCondition> {

@@ -46,7 +46,7 @@ pub const DONE: Duration = Duration::from_secs(600);
 const STOP_SECONDS: u64 = 150;
 /// A pod that finds no node for so long, or whose node does not come back, will not run.
 const NODELESS_SECONDS: u64 = 300;
-/// The start window may be part of it: the pod is there before rent is paid.
+/// A registry that does not give the image for so long will not.
 const IMAGELESS_SECONDS: u64 = 600;
 
 pub fn next(facts: &Facts) -> Next {

@@ -120,6 +120,13 @@ fn pods() {
     let pulling = seen(pulling);
     assert_eq!(pulling.waiting, Some(("ImagePullBackOff".into(), "no such image".into())));
     assert_eq!(pulling.imageless_for, 300);
+    let waited = serde_json::json!({ "phase": "Pending", "initContainerStatuses": [
+        { "name": "fetch", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+          "state": { "terminated": { "exitCode": 0, "finishedAt": "1970-01-01T00:06:30Z" } } },
+        { "name": "trainer", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+          "state": { "waiting": { "reason": "ErrImagePull" } } },
+    ] });
+    assert_eq!(seen(waited).imageless_for, 10, "the wait for the start does not count");
     let turn = trainer_state(serde_json::json!({ "waiting": { "reason": "PodInitializing" } }));
     assert_eq!(seen(turn).waiting, None);
     let full = serde_json::json!({ "phase": "Failed", "reason": "Evicted", "message": "Usage of EmptyDir volume \"work\" exceeds the limit \"1Gi\"." });

@@ -64,15 +64,21 @@ pub enum Role {
     Provider,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.quorum) || self.quorum <= size(self.rpcUrls)", "quorum cannot be more than the number of rpcUrls"))]
 pub struct Chain {
     /// Expected chain id (EIP-155); an endpoint of another chain is refused.
     #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub chain_id: u64,
-    /// JSON-RPC endpoints.
+    /// JSON-RPC endpoints in the order of preference: the first that is healthy and in agreement is used.
     #[schemars(length(min = 1, max = 8))]
     pub rpc_urls: Vec<HttpUrl>,
+    /// Endpoints that must name the same confirmed block before anything is started, paid or torn down; two, or one
+    /// where rpcUrls has one. With two endpoints and a quorum of two, nothing is done while one of them is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8))]
+    pub quorum: Option<u32>,
     /// Usual time between two blocks.
     pub block_time: GoDuration,
     /// Windows that the chain's profile recommends.

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::Address;
 use freehold_core::money::Amount;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::rpc::judge::{Rules, Verdict};
+use crate::rpc::survey::{NoSource, Surveyor};
 use crate::rpc::{Depth, Rpc};
-use crate::view::{Balances, Block, ChainView, Health, Snapshot, ViewReceiver};
+use crate::view::{Balances, ChainView, Health, Snapshot, ViewReceiver};
 
 mod mirror;
 mod state;
@@ -39,9 +41,17 @@ pub struct ReaderConfig {
     pub account: Address,
     pub depth: Depth,
     pub block_time: Duration,
+    /// Endpoints that must name the same confirmed block.
+    pub quorum: usize,
+    /// Spreads the pauses between attempts of several operators.
+    pub seed: u64,
 }
 
 impl ReaderConfig {
+    fn rules(&self) -> Rules {
+        Rules { chain_id: self.chain_id, quorum: self.quorum, patience: self.patience() }
+    }
+
     fn poll(&self) -> Duration {
         (self.block_time / 2).clamp(MIN_POLL, MAX_POLL)
     }
@@ -72,16 +82,14 @@ impl Drop for ReaderGuard {
 pub enum Error {
     #[error(transparent)]
     Rpc(#[from] crate::rpc::Error),
-    #[error("the endpoint serves chain {found}, not {expected}")]
-    WrongChain { expected: u64, found: u64 },
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
     #[error("{address} is not a Freehold Market: {error}")]
     WrongMarket { address: Address, error: String },
     #[error("{field} {address} is not what it should be: {error}")]
     WrongContract { field: &'static str, address: Address, error: String },
     #[error("the chain changed while it was read; trying again")]
     Moved,
-    #[error("the endpoint gave no block for {0}")]
-    NoBlock(&'static str),
 }
 
 /// Starts reading. The receiver holds a view in health `Starting` at once.
@@ -104,33 +112,36 @@ fn empty(config: &ReaderConfig) -> ChainView {
         confirmed: Snapshot::default(),
         balances: Balances::default(),
         providers: BTreeMap::new(),
+        endpoints: vec![],
         block_time: config.block_time.as_secs().max(1),
     }
 }
 
 async fn run(config: ReaderConfig, sender: watch::Sender<Arc<ChainView>>) {
+    let mut surveyor = Surveyor::new(config.rpc.clone(), config.rules(), config.depth, config.seed, Instant::now());
     let mut mirror = Mirror::new(config.clone());
     let mut pulse = Pulse::new(config.patience());
     let mut ticks = tokio::time::interval(config.poll());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let outcome = mirror.look().await;
+        let outcome = look(&mut surveyor, &mut mirror).await;
         if let Err(error) = &outcome {
             tracing::debug!(market = %config.market, %error, "the chain could not be read");
         }
         let moved = matches!(outcome, Ok(true));
-        let head = mirror.head().unwrap_or_default();
-        let health = pulse.judge(outcome.map(|_| head), Instant::now());
-        let changed = sender.borrow().health != health;
-        if changed {
+        let head = mirror.head().map(|head| head.number).unwrap_or_default();
+        let health = pulse.judge(outcome.map(|_| ()), head, config.chain_id, Instant::now());
+        let endpoints = config.rpc.standings();
+        let known = sender.borrow().clone();
+        if known.health != health {
             tracing::info!(market = %config.market, health = ?health, "chain health");
         }
-        if moved || changed {
+        if moved || known.health != health || known.endpoints != endpoints {
             // Without a full read the last one stands: half a view would look like orders that vanished.
             let read = if moved { mirror.view() } else { None };
-            let view = read.unwrap_or_else(|| sender.borrow().as_ref().clone());
-            sender.send_replace(Arc::new(ChainView { health, ..view }));
+            let view = read.unwrap_or_else(|| known.as_ref().clone());
+            sender.send_replace(Arc::new(ChainView { health, endpoints, ..view }));
         }
         if sender.is_closed() {
             return;
@@ -138,51 +149,74 @@ async fn run(config: ReaderConfig, sender: watch::Sender<Arc<ChainView>>) {
     }
 }
 
-/// Judges health by the monotonic clock: whether answers come, and whether the head moves.
+async fn look(surveyor: &mut Surveyor, mirror: &mut Mirror) -> Result<bool, Error> {
+    let source = surveyor.survey().await?;
+    mirror.look(source).await
+}
+
+/// Judges health by the monotonic clock: whether answers come that may be believed.
 #[derive(Debug)]
 struct Pulse {
     patience: Duration,
     answered: Option<Instant>,
-    moved: Option<(Instant, B256)>,
     health: Health,
 }
 
 impl Pulse {
     fn new(patience: Duration) -> Self {
-        Self { patience, answered: None, moved: None, health: Health::Starting }
+        Self { patience, answered: None, health: Health::Starting }
     }
 
-    fn judge(&mut self, outcome: Result<Block, Error>, now: Instant) -> Health {
+    fn judge(&mut self, outcome: Result<(), Error>, head: u64, chain_id: u64, now: Instant) -> Health {
         self.health = match outcome {
-            Ok(head) => self.alive(head, now),
-            Err(Error::WrongChain { expected, found }) => Health::WrongChain { expected, found },
+            Ok(()) => {
+                self.answered = Some(now);
+                Health::Fresh
+            }
             Err(Error::WrongMarket { address, error }) => Health::WrongMarket { address, error },
             Err(Error::WrongContract { field, address, error }) => Health::WrongContract { field, address, error },
-            Err(error) => self.silent(&error, now),
+            Err(Error::NoSource(none)) => match refusal(&none, head, chain_id) {
+                Some(health) => health,
+                None => self.silent(silence(&none), now),
+            },
+            Err(error) => self.silent(Health::Unreachable { error: error.to_string() }, now),
         };
         self.health.clone()
     }
 
-    fn alive(&mut self, head: Block, now: Instant) -> Health {
-        self.answered = Some(now);
-        match self.moved {
-            Some((since, hash)) if hash == head.hash => {
-                if now.duration_since(since) > self.patience {
-                    return Health::Stale { head: head.number };
-                }
-            }
-            _ => self.moved = Some((now, head.hash)),
-        }
-        Health::Fresh
-    }
-
     /// A single failed request is no reason to stop; silence is.
-    fn silent(&self, error: &Error, now: Instant) -> Health {
+    fn silent(&self, health: Health, now: Instant) -> Health {
         match self.answered {
             Some(last) if now.duration_since(last) <= self.patience => self.health.clone(),
-            _ => Health::Unreachable { error: error.to_string() },
+            _ => health,
         }
     }
+}
+
+/// What the endpoints said that must not be acted on, not even for a moment.
+fn refusal(none: &NoSource, head: u64, expected: u64) -> Option<Health> {
+    let verdicts = || none.endpoints.iter().map(|(_, verdict)| verdict);
+    if verdicts().any(|verdict| *verdict == Verdict::Diverged) {
+        return Some(Health::Diverged { endpoints: none.words() });
+    }
+    if verdicts().any(|verdict| *verdict == Verdict::Unwitnessed) {
+        return None;
+    }
+    if verdicts().any(|verdict| *verdict == Verdict::Stale) {
+        return Some(Health::Stale { head });
+    }
+    verdicts().find_map(|verdict| match verdict {
+        Verdict::WrongChain(found) => Some(Health::WrongChain { expected, found: *found }),
+        _ => None,
+    })
+}
+
+fn silence(none: &NoSource) -> Health {
+    let answers = none.endpoints.iter().any(|(_, verdict)| *verdict == Verdict::Unwitnessed);
+    if answers {
+        return Health::Unwitnessed { endpoints: none.words() };
+    }
+    Health::Unreachable { error: none.words() }
 }
 
 /// Balances that are read beside the orders.
@@ -197,39 +231,57 @@ struct Purse {
 mod tests {
     use super::*;
 
-    fn head(number: u64) -> Block {
-        Block { number, hash: B256::with_last_byte(number as u8), timestamp: number }
+    fn none(verdicts: &[Verdict]) -> Error {
+        let named = |(at, verdict): (usize, &Verdict)| (format!("http://{at}"), verdict.clone());
+        Error::NoSource(NoSource { endpoints: verdicts.iter().enumerate().map(named).collect() })
     }
 
-    fn failure() -> Error {
-        Error::NoBlock("latest")
+    fn dead() -> Verdict {
+        Verdict::Unreachable("connection refused".into())
     }
 
-    #[test]
-    fn a_head_that_stands_still_is_stale_until_it_moves() {
-        let start = Instant::now();
-        let mut pulse = Pulse::new(Duration::from_secs(10));
-        assert_eq!(pulse.judge(Ok(head(1)), start), Health::Fresh);
-        assert_eq!(pulse.judge(Ok(head(1)), start + Duration::from_secs(10)), Health::Fresh);
-        assert_eq!(pulse.judge(Ok(head(1)), start + Duration::from_secs(11)), Health::Stale { head: 1 });
-        assert_eq!(pulse.judge(Ok(head(2)), start + Duration::from_secs(12)), Health::Fresh);
+    fn after(pulse: &mut Pulse, verdicts: &[Verdict], now: Instant) -> Health {
+        pulse.judge(Err(none(verdicts)), 7, 1, now)
     }
 
     #[test]
     fn one_failure_is_forgiven_and_silence_is_not() {
         let start = Instant::now();
         let mut pulse = Pulse::new(Duration::from_secs(10));
-        pulse.judge(Ok(head(1)), start);
-        assert_eq!(pulse.judge(Err(failure()), start + Duration::from_secs(3)), Health::Fresh);
-        assert!(matches!(pulse.judge(Err(failure()), start + Duration::from_secs(11)), Health::Unreachable { .. }));
+        pulse.judge(Ok(()), 7, 1, start);
+        assert_eq!(after(&mut pulse, &[dead()], start + Duration::from_secs(3)), Health::Fresh);
+        let health = after(&mut pulse, &[dead()], start + Duration::from_secs(11));
+        assert!(matches!(&health, Health::Unreachable { error } if error.contains("connection refused")), "{health:?}");
+        assert_eq!(pulse.judge(Ok(()), 8, 1, start + Duration::from_secs(12)), Health::Fresh);
+    }
+
+    #[test]
+    fn a_lost_witness_is_forgiven_for_a_while_and_a_contradiction_never() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(Duration::from_secs(10));
+        pulse.judge(Ok(()), 7, 1, start);
+        let alone = [dead(), Verdict::Unwitnessed];
+        assert_eq!(after(&mut pulse, &alone, start + Duration::from_secs(3)), Health::Fresh);
+        let health = after(&mut pulse, &alone, start + Duration::from_secs(11));
+        assert!(matches!(health, Health::Unwitnessed { .. }), "{health:?}");
+        pulse.judge(Ok(()), 8, 1, start + Duration::from_secs(12));
+        let health = after(&mut pulse, &[Verdict::Diverged, Verdict::Diverged], start + Duration::from_secs(12));
+        assert!(matches!(health, Health::Diverged { .. }), "{health:?}");
+    }
+
+    #[test]
+    fn a_head_that_stands_still_and_a_wrong_chain_are_told_at_once() {
+        let mut pulse = Pulse::new(Duration::from_secs(10));
+        let now = Instant::now();
+        assert_eq!(after(&mut pulse, &[Verdict::Stale, dead()], now), Health::Stale { head: 7 });
+        let health = after(&mut pulse, &[Verdict::WrongChain(2)], now);
+        assert_eq!(health, Health::WrongChain { expected: 1, found: 2 });
     }
 
     #[test]
     fn nothing_is_assumed_before_the_first_answer() {
         let mut pulse = Pulse::new(Duration::from_secs(10));
-        let health = pulse.judge(Err(failure()), Instant::now());
+        let health = after(&mut pulse, &[dead()], Instant::now());
         assert!(matches!(health, Health::Unreachable { .. }));
-        let health = pulse.judge(Err(Error::WrongChain { expected: 1, found: 2 }), Instant::now());
-        assert_eq!(health, Health::WrongChain { expected: 1, found: 2 });
     }
 }

@@ -1,20 +1,32 @@
-//! JSON-RPC, as far as Freehold needs it: one endpoint at a time, the next of
-//! the list when one does not answer. Everything that reads state names the
-//! block by hash, so two answers never speak of two chains.
+//! JSON-RPC, as far as Freehold needs it, over a pool of endpoints: one is
+//! used at a time, chosen by a [`survey`](survey::Surveyor) of all of them.
+//! Everything that reads state names the block by hash, so two answers never
+//! speak of two chains.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
-use alloy::rpc::client::{RpcCall, RpcClient};
+use alloy::rpc::client::RpcCall;
 use alloy::rpc::json_rpc::{RpcRecv, RpcSend};
 use alloy::rpc::types::{Block as RpcBlock, Filter, Log, TransactionReceipt, TransactionRequest};
 use alloy::sol_types::SolCall;
 use alloy::transports::{RpcError, TransportErrorKind};
+use futures::future::join_all;
+use tokio::time::Instant;
 
+use self::pool::{Endpoint, Pool};
 use crate::view::Block;
+
+pub mod judge;
+mod pool;
+pub mod survey;
+
+pub use pool::Standing;
+
+/// No endpoint may silence itself for longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +36,8 @@ pub enum Error {
     Client(#[from] reqwest::Error),
     #[error("{host} does not answer {method}: {reason}")]
     Unreachable { method: &'static str, host: String, reason: String },
+    #[error("{host} asked for a pause")]
+    Limited { host: String },
     #[error("{method} was refused: {message} (code {code})")]
     Refused { method: &'static str, code: i64, message: String, data: Option<Bytes> },
     #[error("{method} returned something else than expected: {reason}")]
@@ -67,61 +81,60 @@ pub enum Depth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     pub block: u64,
+    pub block_hash: B256,
     pub success: bool,
     pub gas_used: u64,
     /// Wei in all.
     pub fee: u128,
 }
 
-struct Endpoint {
-    /// Without path and query, which may hold a key.
-    host: String,
-    client: RpcClient,
-}
-
-/// The endpoints of one chain.
+/// The endpoints of one chain. Requests go to the one that is used, or, in what
+/// a survey hands out, to one endpoint alone.
 #[derive(Clone)]
 pub struct Rpc {
-    endpoints: Arc<[Endpoint]>,
-    current: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
+    pinned: Option<usize>,
 }
 
 impl Rpc {
-    /// `timeout` bounds each request, connection included.
+    /// `urls` in the order of preference; `timeout` bounds each request, connection included.
     pub fn new(urls: &[String], timeout: Duration) -> Result<Self, Error> {
         let http = reqwest::Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none()).build()?;
-        let endpoints = urls.iter().map(|url| endpoint(&http, url)).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = urls.iter().map(|url| Endpoint::new(&http, url)).collect::<Result<Vec<_>, _>>()?;
         if endpoints.is_empty() {
             return Err(Error::Url { url: String::new(), reason: "spec.chain.rpcUrls is empty".into() });
         }
-        Ok(Self { endpoints: endpoints.into(), current: Arc::default() })
+        Ok(Self { pool: Arc::new(Pool::new(endpoints)), pinned: None })
     }
 
-    fn endpoint(&self) -> &Endpoint {
-        &self.endpoints[self.current.load(Ordering::Relaxed) % self.endpoints.len()]
+    /// Number of endpoints.
+    pub fn size(&self) -> usize {
+        self.pool.endpoints.len()
     }
 
-    /// Runs one request; after a failure to answer, the next request goes to the next endpoint.
+    /// What is thought of each endpoint, and which one is used.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.pool.standings()
+    }
+
+    /// The same pool, asking one endpoint alone.
+    fn pin(&self, at: usize) -> Self {
+        Self { pool: self.pool.clone(), pinned: Some(at) }
+    }
+
+    /// Runs one request. After a failure to answer the next one goes to another endpoint, until a survey says more.
     async fn request<P: RpcSend, R: RpcRecv>(&self, method: &'static str, params: P) -> Result<R, Error> {
-        let endpoint = self.endpoint();
-        let call: RpcCall<P, R> = endpoint.client.request(method, params);
-        call.await.map_err(|error| self.judge(method, endpoint, error))
-    }
-
-    fn judge(&self, method: &'static str, endpoint: &Endpoint, error: RpcError<TransportErrorKind>) -> Error {
-        match error {
-            RpcError::ErrorResp(payload) => Error::Refused {
-                method,
-                code: payload.code,
-                data: payload.as_revert_data(),
-                message: payload.message.to_string(),
-            },
-            RpcError::Transport(kind) => {
-                self.current.fetch_add(1, Ordering::Relaxed);
-                Error::Unreachable { method, host: endpoint.host.clone(), reason: kind.to_string() }
-            }
-            other => Error::Unexpected { method, reason: other.to_string() },
+        let at = self.pinned.unwrap_or_else(|| self.pool.current());
+        let endpoint = &self.pool.endpoints[at];
+        if endpoint.paused(Instant::now()) {
+            return Err(Error::Limited { host: endpoint.host.clone() });
         }
+        let call: RpcCall<P, R> = endpoint.client.request(method, params);
+        let outcome = call.await.map_err(|error| judge_error(method, endpoint, error));
+        if self.pinned.is_none() && matches!(outcome, Err(Error::Unreachable { .. } | Error::Limited { .. })) {
+            self.pool.turn_from(at);
+        }
+        outcome
     }
 
     pub async fn chain_id(&self) -> Result<u64, Error> {
@@ -187,6 +200,7 @@ impl Rpc {
         Ok(receipt.and_then(|receipt| {
             Some(Receipt {
                 block: receipt.block_number?,
+                block_hash: receipt.block_hash?,
                 success: receipt.status(),
                 gas_used: receipt.gas_used,
                 fee: receipt.effective_gas_price.saturating_mul(u128::from(receipt.gas_used)),
@@ -194,8 +208,47 @@ impl Rpc {
         }))
     }
 
-    /// Hands a transaction to the chain. That it is known already is success.
+    /// The receipt that as many endpoints name as have to agree; what fewer say is not said.
+    pub async fn agreed_receipt(&self, hash: B256) -> Result<Option<Receipt>, Error> {
+        let (usable, quorum) = self.pool.usable();
+        if quorum <= 1 || usable.len() <= 1 {
+            return self.receipt(hash).await;
+        }
+        let asked = usable.iter().map(|at| {
+            let one = self.pin(*at);
+            async move { one.receipt(hash).await }
+        });
+        let answers: Vec<Result<Option<Receipt>, Error>> = join_all(asked).await;
+        let found: Vec<Receipt> = answers.iter().filter_map(|answer| answer.as_ref().ok().copied().flatten()).collect();
+        let agreed = found.iter().find(|receipt| found.iter().filter(|other| other == receipt).count() >= quorum);
+        if let (None, Some(lonely)) = (agreed, found.first()) {
+            tracing::warn!(%hash, block = lonely.block, "endpoints do not agree on a receipt; it is not believed");
+        }
+        match agreed {
+            Some(receipt) => Ok(Some(*receipt)),
+            // That it is nowhere is believed when it was said, not when nobody answered.
+            None => answers.into_iter().find(Result::is_ok).unwrap_or(Ok(None)).map(|_| None),
+        }
+    }
+
+    /// Hands a transaction to every endpoint that is thought good, so that none can hold it back. One that takes it
+    /// is enough; that it is known already is success.
     pub async fn send_raw(&self, raw: &[u8]) -> Result<(), Error> {
+        let (usable, _) = self.pool.usable();
+        let sent = usable.iter().map(|at| {
+            let one = self.pin(*at);
+            async move { one.send_raw_to_one(raw).await }
+        });
+        let mut outcomes = join_all(sent).await;
+        if outcomes.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        // What a refusal says of the transaction matters more than who did not answer.
+        let at = outcomes.iter().position(|outcome| matches!(outcome, Err(error) if error.is_refusal())).unwrap_or(0);
+        outcomes.swap_remove(at)
+    }
+
+    async fn send_raw_to_one(&self, raw: &[u8]) -> Result<(), Error> {
         match self.request::<_, B256>("eth_sendRawTransaction", (Bytes::copy_from_slice(raw),)).await {
             Ok(_) => Ok(()),
             Err(Error::Refused { message, .. }) if is_known(&message) => Ok(()),
@@ -218,13 +271,44 @@ impl Rpc {
     }
 }
 
-fn endpoint(http: &reqwest::Client, url: &str) -> Result<Endpoint, Error> {
-    let parsed: reqwest::Url = url.parse().map_err(|error| Error::Url {
-        url: url.to_owned(),
-        reason: format!("{error}; write http(s)://host[:port][/path]"),
-    })?;
-    let host = format!("{}://{}", parsed.scheme(), parsed.authority().rsplit('@').next().unwrap_or_default());
-    Ok(Endpoint { host, client: RpcClient::new_http_with_client(http.clone(), parsed) })
+fn judge_error(method: &'static str, endpoint: &Endpoint, error: RpcError<TransportErrorKind>) -> Error {
+    if let Some(pause) = asked_pause(method, &error) {
+        endpoint.pause(Instant::now(), pause);
+        return Error::Limited { host: endpoint.host.clone() };
+    }
+    match error {
+        RpcError::ErrorResp(payload) => Error::Refused {
+            method,
+            code: payload.code,
+            data: payload.as_revert_data(),
+            message: payload.message.to_string(),
+        },
+        RpcError::Transport(kind) => {
+            Error::Unreachable { method, host: endpoint.host.clone(), reason: innermost(&kind) }
+        }
+        other => Error::Unexpected { method, reason: other.to_string() },
+    }
+}
+
+/// Whether the endpoint asks for a pause, and for how long if it says so.
+fn asked_pause(method: &str, error: &RpcError<TransportErrorKind>) -> Option<Option<Duration>> {
+    match error {
+        RpcError::Transport(kind) if kind.is_retry_err() => {
+            Some(kind.retry_after().map(|pause| pause.min(LONGEST_PAUSE)))
+        }
+        // A range of logs that is too long has the same code; that one is for the caller to halve.
+        RpcError::ErrorResp(payload) if payload.is_retry_err() && method != "eth_getLogs" => Some(None),
+        _ => None,
+    }
+}
+
+/// The cause at the bottom: what lies above it repeats the address, which may hold a key.
+fn innermost(kind: &TransportErrorKind) -> String {
+    let mut cause: &dyn std::error::Error = kind;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause.to_string().chars().take(200).collect()
 }
 
 fn header_of(block: RpcBlock) -> Header {

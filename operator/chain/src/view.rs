@@ -9,6 +9,8 @@ use freehold_core::order::Order;
 use freehold_core::{Address, B256};
 use tokio::sync::watch;
 
+use crate::rpc::Standing;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     pub number: u64,
@@ -35,6 +37,14 @@ pub enum Health {
     WrongChain {
         expected: u64,
         found: u64,
+    },
+    /// Endpoints name different confirmed blocks.
+    Diverged {
+        endpoints: String,
+    },
+    /// Fewer endpoints than have to agree answer.
+    Unwitnessed {
+        endpoints: String,
     },
     /// No contract, or another one, at the Market's address.
     WrongMarket {
@@ -76,6 +86,18 @@ impl Health {
                 "WrongChain",
                 format!(
                     "The endpoint serves chain {found}, spec.chain.chainId is {expected}. Correct spec.chain.rpcUrls."
+                ),
+            ),
+            Self::Diverged { endpoints } => (
+                "Diverged",
+                format!(
+                    "The endpoints contradict each other: {endpoints}. Nothing new is started or torn down until they agree; take the wrong one out of spec.chain.rpcUrls."
+                ),
+            ),
+            Self::Unwitnessed { endpoints } => (
+                "Unwitnessed",
+                format!(
+                    "Fewer endpoints than spec.chain.quorum asks for name the same confirmed block: {endpoints}. Nothing new is started or torn down; mend or add an endpoint in spec.chain.rpcUrls, or lower spec.chain.quorum."
                 ),
             ),
             Self::WrongMarket { address, error } => (
@@ -135,6 +157,8 @@ pub struct ChainView {
     pub confirmed: Snapshot,
     pub balances: Balances,
     pub providers: BTreeMap<Address, ProviderRecord>,
+    /// What is thought of the endpoints.
+    pub endpoints: Vec<Standing>,
     /// Usual seconds between two blocks.
     pub block_time: u64,
 }

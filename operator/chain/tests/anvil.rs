@@ -42,6 +42,8 @@ fn config(anvil: &Anvil, account: Address) -> ReaderConfig {
         account,
         depth: Depth::Blocks(2),
         block_time: Duration::from_secs(1),
+        quorum: 1,
+        seed: 1,
     }
 }
 

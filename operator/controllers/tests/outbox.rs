@@ -120,6 +120,7 @@ impl Site {
         ComputeAccountSpec {
             role: Role::Tenant,
             chain: Chain {
+                quorum: None,
                 chain_id: CHAIN_ID,
                 rpc_urls: vec![self.anvil.url.as_str().into()],
                 block_time: "1s".into(),

@@ -302,6 +302,7 @@ fn view(order: Option<Order>, health: Health) -> ChainView {
     let snapshot = Snapshot { block: Block { number: 100, hash, timestamp: NOW }, orders };
     let record = ProviderRecord { gateway: GATEWAY.into(), ..ProviderRecord::default() };
     ChainView {
+        endpoints: vec![],
         health,
         chain_id: 31337,
         market: Address::repeat_byte(0x3a),

@@ -55,7 +55,7 @@ fn hash(n: u8) -> B256 {
 }
 
 fn receipt(block: u64, success: bool) -> Receipt {
-    Receipt { block, success, gas_used: 50_000, fee: 5 }
+    Receipt { block, block_hash: B256::ZERO, success, gas_used: 50_000, fee: 5 }
 }
 
 fn marks(effects: &[Effect]) -> Vec<(&str, State, &'static str)> {

@@ -11,7 +11,8 @@ use freehold_core::order::Order;
 
 use super::{Error, Purse, ReaderConfig, state};
 use crate::index::{Index, matters};
-use crate::rpc::{Depth, Header};
+use crate::rpc::Header;
+use crate::rpc::survey::Source;
 use crate::view::{Balances, Block, ChainView, Health, ProviderRecord, Snapshot};
 
 /// Blocks that are followed one by one, by hash; a longer gap is scanned by ranges.
@@ -61,23 +62,26 @@ impl Mirror {
         self.headers.back().map(|header| header.block)
     }
 
-    /// Looks at the chain once; true if there is a new head and all of it was read.
-    pub async fn look(&mut self) -> Result<bool, Error> {
-        let found = self.config.rpc.chain_id().await?;
-        if found != self.config.chain_id {
-            return Err(Error::WrongChain { expected: self.config.chain_id, found });
-        }
-        let head = self.config.rpc.header(BlockNumberOrTag::Latest).await?.ok_or(Error::NoBlock("latest"))?;
+    /// Looks at the chain once, by the endpoint that a survey chose; true if there is a new head and all of it was read.
+    pub async fn look(&mut self, source: Source) -> Result<bool, Error> {
+        self.config.rpc = source.rpc;
+        let head = source.head;
         if self.decimals.is_none() || self.heads.is_multiple_of(REFRESH) {
             self.decimals = Some(state::check_contracts(&self.config, head.block.hash).await?);
         }
-        if !self.pending && self.head() == Some(head.block) {
-            return Ok(false);
+        if self.headers.iter().any(|known| known.block == head.block) {
+            let last = self.head() == Some(head.block);
+            match self.pending {
+                false => return Ok(false),
+                // An endpoint that is merely behind the last one: what was begun at the later head waits for it.
+                true if !last => return Err(Error::Moved),
+                true => {}
+            }
         }
         self.pending = true;
         self.follow(head).await?;
         self.read(head.block).await?;
-        self.confirm(head.block).await?;
+        self.confirm(source.confirmed).await?;
         self.pending = false;
         self.heads += 1;
         Ok(true)
@@ -223,19 +227,22 @@ impl Mirror {
         Ok(())
     }
 
-    /// Chooses the confirmed snapshot, and reads one where none was taken at that depth.
-    async fn confirm(&mut self, head: Block) -> Result<(), Error> {
-        let target = match self.config.depth {
-            Depth::Blocks(blocks) => head.number.saturating_sub(blocks),
-            Depth::Finalized => {
-                let header = self.config.rpc.header(BlockNumberOrTag::Finalized).await?;
-                header.ok_or(Error::NoBlock("finalized"))?.block.number.min(head.number)
-            }
-        };
-        let known = self.snapshots.range(..=target).next_back().map(|(number, _)| *number);
+    /// Takes the snapshot at the confirmed block, and reads one where none was taken at that depth.
+    async fn confirm(&mut self, block: Block) -> Result<(), Error> {
+        let followed = self.headers.iter().find(|header| header.block.number == block.number);
+        if followed.is_some_and(|header| header.block.hash != block.hash) {
+            // The head and the confirmed block are of two chains: the endpoint changed its mind in between.
+            return Err(Error::Moved);
+        }
+        let ahead = self.confirmed.filter(|known| *known > block.number);
+        if ahead.is_some_and(|known| self.snapshots.contains_key(&known)) {
+            // Another endpoint confirms later; what was confirmed on this chain stays so.
+            return Ok(());
+        }
+        let known = self.snapshots.range(..=block.number).next_back().map(|(number, _)| *number);
         let number = match known {
             Some(number) => number,
-            None => self.read_confirmed(target).await?,
+            None => self.read_confirmed(block).await?,
         };
         self.confirmed = Some(number);
         self.snapshots = self.snapshots.split_off(&number);
@@ -243,18 +250,14 @@ impl Mirror {
         Ok(())
     }
 
-    async fn read_confirmed(&mut self, number: u64) -> Result<u64, Error> {
-        let header = match self.headers.iter().find(|header| header.block.number == number) {
-            Some(header) => *header,
-            None => self.config.rpc.header(BlockNumberOrTag::Number(number)).await?.ok_or(Error::Moved)?,
-        };
-        let ids = self.index.orders_at(number);
-        let orders = state::orders(&self.config, &self.index, &ids, header.block).await?;
+    async fn read_confirmed(&mut self, block: Block) -> Result<u64, Error> {
+        let ids = self.index.orders_at(block.number);
+        let orders = state::orders(&self.config, &self.index, &ids, block).await?;
         let account = self.config.account;
         let orders =
             orders.into_iter().filter_map(|(id, order)| Some((id, order.filter(|order| matters(order, account))?)));
-        self.snapshots.insert(number, Snapshot { block: header.block, orders: orders.collect() });
-        Ok(number)
+        self.snapshots.insert(block.number, Snapshot { block, orders: orders.collect() });
+        Ok(block.number)
     }
 
     /// Forgets orders that have ceased to matter for good.
@@ -280,6 +283,7 @@ impl Mirror {
             confirmed: confirmed.clone(),
             balances: self.balances,
             providers: self.providers.clone(),
+            endpoints: vec![],
             block_time: self.config.block_time.as_secs().max(1),
         })
     }

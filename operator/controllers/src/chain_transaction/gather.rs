@@ -134,7 +134,7 @@ async fn receipts(
     hashes: BTreeSet<B256>,
 ) -> Result<BTreeMap<B256, rpc::Receipt>, rpc::Error> {
     let found: Vec<Option<(B256, rpc::Receipt)>> = stream::iter(hashes)
-        .map(|hash| async move { rpc.receipt(hash).await.map(|receipt| receipt.map(|receipt| (hash, receipt))) })
+        .map(|hash| async move { rpc.agreed_receipt(hash).await.map(|receipt| receipt.map(|receipt| (hash, receipt))) })
         .buffer_unordered(RECEIPT_REQUESTS)
         .try_collect()
         .await?;

@@ -110,8 +110,16 @@ mod tests {
 
     #[test]
     fn a_confirmed_goal_shows_block_fee_and_hash() {
-        let mined =
-            Some((B256::repeat_byte(1), Receipt { block: 7, success: true, gas_used: 50_000, fee: 1_500_000_000_000 }));
+        let mined = Some((
+            B256::repeat_byte(1),
+            Receipt {
+                block: 7,
+                block_hash: B256::repeat_byte(7),
+                success: true,
+                gas_used: 50_000,
+                fee: 1_500_000_000_000,
+            },
+        ));
         let status = marked(&object(), &Mark { mined, ..mark(TransactionState::Confirmed) }, Timestamp::UNIX_EPOCH)
             .expect("changed");
         assert_eq!(status.block, Some(7));

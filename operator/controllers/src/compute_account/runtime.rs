@@ -1,10 +1,12 @@
 //! What runs for one account: its signer and its reader of the chain.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
 use freehold_api::ComputeAccount;
-use freehold_api::account::ComputeAccountSpec;
+use freehold_api::account::{Chain, ComputeAccountSpec};
 use freehold_api::scalars::EvmAddress;
 use freehold_chain::reader::{self, ReaderConfig, ReaderGuard};
 use freehold_chain::rpc::{Depth, Rpc};
@@ -180,7 +182,20 @@ fn reader_config(spec: &ComputeAccountSpec, account: Address) -> Result<ReaderCo
         account,
         depth,
         block_time: Duration::from_secs(block_time),
+        quorum: quorum(&spec.chain)?,
+        seed: RandomState::new().hash_one(account),
     })
+}
+
+/// Endpoints that must agree: two where there are two, unless the spec says otherwise.
+fn quorum(chain: &Chain) -> Result<usize, Problem> {
+    let endpoints = chain.rpc_urls.len();
+    let quorum = chain.quorum.map_or(endpoints.min(2), |quorum| quorum as usize);
+    if quorum > endpoints {
+        let reason = format!("{quorum} endpoints cannot agree where spec.chain.rpcUrls names {endpoints}");
+        return Err(Problem::Invalid { field: "spec.chain.quorum", reason });
+    }
+    Ok(quorum)
 }
 
 #[cfg(test)]

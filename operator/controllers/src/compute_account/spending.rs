@@ -83,6 +83,7 @@ mod tests {
 
     fn account(role: Role, tokens: Option<&str>) -> ComputeAccount {
         let chain = Chain {
+            quorum: None,
             chain_id: 1,
             rpc_urls: vec!["http://localhost".into()],
             block_time: "2s".into(),

@@ -6,6 +6,8 @@ use freehold_api::account::{ComputeAccountStatus, Role};
 use freehold_api::conditions::{self, Claim, types};
 use freehold_api::{ChainTransaction, ComputeAccount};
 use freehold_chain::outbox::NonceHealth;
+use freehold_chain::rpc::Standing;
+use freehold_chain::rpc::judge::Verdict;
 use freehold_chain::view::ChainView;
 use freehold_core::Address;
 use freehold_core::money::Amount;
@@ -115,7 +117,8 @@ fn claims(observed: &Observed<'_>) -> Vec<Claim> {
         Some(health) => {
             let (reason, message) = health.explain();
             if health.allows_action() {
-                Claim::yes(types::CHAIN_HEALTHY, reason, message)
+                let endpoints = observed.view.map(|view| endpoints(&view.endpoints)).unwrap_or_default();
+                Claim::yes(types::CHAIN_HEALTHY, reason, format!("{message}{endpoints}"))
             } else {
                 Claim::no(types::CHAIN_HEALTHY, reason, message)
             }
@@ -146,6 +149,13 @@ fn claims(observed: &Observed<'_>) -> Vec<Claim> {
         Some(claim) => Claim::no(types::READY, claim.reason, claim.message.clone()),
     };
     vec![signer, chain, nonces, ready]
+}
+
+/// Which endpoint is used, and why another is not.
+fn endpoints(standings: &[Standing]) -> String {
+    let used = standings.iter().filter(|one| one.used).map(|one| format!(" {} is used.", one.host));
+    let others = standings.iter().filter(|one| one.verdict != Verdict::Good);
+    used.chain(others.map(|one| format!(" {} {}.", one.host, one.verdict))).collect()
 }
 
 #[cfg(test)]
@@ -214,6 +224,20 @@ mod tests {
         let status = next(&account, account.status.as_ref().expect("status"), &observed(&blind));
         assert_eq!(ready(&status), ("False".into(), "Stale".into()));
         assert_eq!(status.balance, Some("1.5".into()));
+    }
+
+    #[test]
+    fn the_condition_says_which_endpoint_is_used_and_why_another_is_not() {
+        let one = |host: &str, verdict, used| Standing { host: host.into(), verdict, used };
+        let endpoints = vec![
+            one("http://a", Verdict::Lagging, false),
+            one("http://b", Verdict::Good, true),
+            one("http://c", Verdict::Good, false),
+        ];
+        let view = ChainView { endpoints, ..view(7, Health::Fresh) };
+        let status = next(&account(), &ComputeAccountStatus::default(), &observed(&view));
+        let condition = conditions::find(&status.conditions, types::CHAIN_HEALTHY).expect("ChainHealthy");
+        assert!(condition.message.ends_with("http://b is used. http://a is behind the others."), "{condition:?}");
     }
 
     #[test]

@@ -137,6 +137,7 @@ pub fn view(orders: Vec<Order>) -> ChainView {
     let snapshot = Snapshot { block, orders };
     let provider = provider();
     ChainView {
+        endpoints: vec![],
         health: Health::Fresh,
         chain_id: 31337,
         market: Address::repeat_byte(0x3a),

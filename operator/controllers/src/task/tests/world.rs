@@ -163,6 +163,7 @@ impl World {
             confirmed: self.snapshot(DEPTH),
             balances: self.balances,
             providers: BTreeMap::from([(PROVIDER, record)]),
+            endpoints: vec![],
             block_time: BLOCK,
         }
     }

@@ -1,6 +1,7 @@
 """The seam between chain and cluster: no double order, no stranded refund, no workload orphaned."""
 
 import json
+import pathlib
 import time
 import unittest
 
@@ -8,6 +9,8 @@ from lib import (
     PROVIDER_NS, TENANT_NS, apply, audit, condition, delete, get, in_namespace, items, kubectl, lease_of, long_task,
     namespace_for, scale, state, task, until, wait_condition,
 )
+
+STORE = pathlib.Path("/var/lib/freehold-dev/tenant-store")  # the demo's values mount it as the operator's /store
 
 
 def status(name, namespace="demo"):
@@ -69,9 +72,12 @@ class Broadcast(unittest.TestCase):
 
     def test_killed_around_a_broadcast_places_one_order(self):
         """Killed after the hash is stored and before it is sent, and again right after: one order, contiguous nonces."""
-        points = "outbox.persisted,outbox.broadcast"
-        kubectl("-n", TENANT_NS, "set", "env", "deployment/freehold-operator",
-                f"FREEHOLD_FAILPOINT={points}", f"FREEHOLD_FAILPOINT_STATE=/store/failpoints-{time.time_ns()}")
+        folder = f"failpoints-{time.time_ns()}"
+        armed = STORE / folder
+        armed.mkdir(mode=0o777)
+        armed.chmod(0o777)  # the operator's user writes there what struck
+        (armed / "armed").write_text("outbox.persisted\noutbox.broadcast\n")
+        kubectl("-n", TENANT_NS, "set", "env", "deployment/freehold-operator", f"FREEHOLD_FAILPOINTS=/store/{folder}")
         try:
             apply(task("killed"))
             order = until("it is funded", lambda: (condition(get("trainingtask", "killed", "demo"), "Funded") or {}).get("status")
@@ -89,7 +95,7 @@ class Broadcast(unittest.TestCase):
             self.assertEqual(nonces, list(range(nonces[0], nonces[0] + len(nonces))))
             self.assertEqual(status("killed")["orderId"], order)
         finally:
-            kubectl("-n", TENANT_NS, "set", "env", "deployment/freehold-operator", "FREEHOLD_FAILPOINT-", "FREEHOLD_FAILPOINT_STATE-")
+            kubectl("-n", TENANT_NS, "set", "env", "deployment/freehold-operator", "FREEHOLD_FAILPOINTS-")
             kubectl("-n", TENANT_NS, "rollout", "status", "deployment/freehold-operator", "--timeout=90s")
             delete("trainingtask", "killed")
 

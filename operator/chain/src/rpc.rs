@@ -17,6 +17,7 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use self::pool::{Endpoint, Pool};
+use crate::failpoint::crossing;
 use crate::view::Block;
 
 pub mod judge;
@@ -130,7 +131,8 @@ impl Rpc {
             return Err(Error::Limited { host: endpoint.host.clone() });
         }
         let call: RpcCall<P, R> = endpoint.client.request(method, params);
-        let outcome = call.await.map_err(|error| judge_error(method, endpoint, error));
+        let answer = crossing(|| format!("rpc.{method}"), call).await;
+        let outcome = answer.map_err(|error| judge_error(method, endpoint, error));
         if self.pinned.is_none() && matches!(outcome, Err(Error::Unreachable { .. } | Error::Limited { .. })) {
             self.pool.turn_from(at);
         }

@@ -9,6 +9,7 @@ pub mod compute_budget;
 pub mod compute_lease;
 pub mod compute_provider;
 pub mod context;
+pub mod crossings;
 pub mod goals;
 pub mod rbac;
 pub mod task;

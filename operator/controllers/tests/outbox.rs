@@ -17,13 +17,13 @@ use freehold_api::transaction::TransactionState;
 use freehold_api::{ChainTransaction, ComputeAccount, Goal, conditions};
 use freehold_chain::calldata::StoredOrder;
 use freehold_controllers::context::{Context, Roles, Settings, SystemClock};
-use freehold_controllers::{chain_transaction, compute_account, goals};
+use freehold_controllers::{chain_transaction, compute_account, crossings, goals};
 use freehold_core::order::{Terms, order_id, salt};
 use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID, install_tls};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
-use kube::{Client, ResourceExt};
+use kube::{Config, ResourceExt};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
@@ -52,7 +52,8 @@ fn settings(namespace: &str) -> Settings {
 
 async fn context(namespace: &str) -> Context {
     install_tls();
-    let client = Client::try_default().await.expect("KUBECONFIG names a cluster");
+    let config = Config::infer().await.expect("KUBECONFIG names a cluster");
+    let client = crossings::client(config).expect("client");
     Context::new(client, settings(namespace), Arc::new(SystemClock))
 }
 
@@ -138,12 +139,12 @@ impl Site {
     }
 
     fn operator(&self, failpoints: &str) -> Child {
+        std::fs::write(self.folder.path().join("armed"), failpoints.replace(',', "\n")).expect("armed");
         let log = std::fs::File::create(self.folder.path().join("operator.log")).expect("log");
         Command::new(std::env::current_exe().expect("this binary"))
             .args(["--ignored", "--exact", "operator_process", "--nocapture"])
             .env(NAMESPACE, &self.name)
-            .env("FREEHOLD_FAILPOINT", failpoints)
-            .env("FREEHOLD_FAILPOINT_STATE", self.folder.path().join("failpoints"))
+            .env("FREEHOLD_FAILPOINTS", self.folder.path())
             .stdout(Stdio::from(log.try_clone().expect("log")))
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
@@ -260,8 +261,8 @@ async fn killed_at_every_point_an_order_is_placed_once() {
         async || site.is(&goal, TransactionState::Confirmed).await && site.status().await.in_flight.is_empty();
     let deaths = site.run_until("all", "the order is confirmed", released).await;
 
-    let struck: BTreeSet<String> = std::fs::read_to_string(site.folder.path().join("failpoints"))
-        .expect("failpoints")
+    let struck: BTreeSet<String> = std::fs::read_to_string(site.folder.path().join("struck"))
+        .expect("struck")
         .lines()
         .map(str::to_owned)
         .collect();

@@ -10,9 +10,9 @@ use freehold_controllers::context::{Context, Roles, Settings, SystemClock};
 use freehold_controllers::rbac::{Rule, Scope};
 use freehold_controllers::task::http::ApiServer;
 use freehold_controllers::task::store::Store;
-use freehold_controllers::{chain_transaction, compute_account, compute_lease, compute_provider, task};
+use freehold_controllers::{chain_transaction, compute_account, compute_lease, compute_provider, crossings, task};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use tokio::task::JoinSet;
 use warp::Filter as _;
 
@@ -83,7 +83,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if !args.tenant && !args.provider {
         return Err(Error::NoRole);
     }
-    let client = Client::try_default().await?;
+    let client = crossings::client(Config::infer().await.map_err(kube::Error::InferConfig)?)?;
     let settings = settings(&args, &client).await?;
     let ctx = Context::new(client, settings, Arc::new(SystemClock));
     let mut running = JoinSet::new();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use freehold_chain::failpoint::crossing;
 use freehold_core::B256;
 use freehold_core::manifest;
 use freehold_core::wire::{Problem, WorkReport};
@@ -49,7 +50,7 @@ impl HttpWorkStore {
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Error> {
         let read = tokio::fs::read_to_string(&self.token).await;
         let token = read.map_err(|source| Error::Token { path: self.token.clone(), source })?;
-        let response = request.bearer_auth(token.trim()).send().await?;
+        let response = crossing(|| "gateway.work".into(), request.bearer_auth(token.trim()).send()).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

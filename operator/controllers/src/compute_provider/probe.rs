@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use freehold_chain::failpoint::crossing;
+
 const EVERY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,7 +44,8 @@ impl Probe {
 
     async fn get(&self, gateway: &str) -> Answer {
         let url = format!("{}/healthz", gateway.trim_end_matches('/'));
-        let response = self.client.get(url).send().await.map_err(|error| cause(&error))?;
+        let answer = crossing(|| "gateway.health".into(), self.client.get(url).send()).await;
+        let response = answer.map_err(|error| cause(&error))?;
         // Health has a listener of its own, so the public one may not know the path; that it answers is enough.
         if response.status().is_server_error() { Err(format!("answered {}", response.status())) } else { Ok(()) }
     }

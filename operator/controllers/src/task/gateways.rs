@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use freehold_chain::failpoint::crossing;
 use freehold_chain::signer::Signer;
 use freehold_core::access::Claims;
 use freehold_core::wire::LeaseReport;
@@ -100,10 +101,11 @@ impl SignAccess for Signing {
 }
 
 async fn within<T>(
+    name: &str,
     limit: Duration,
     call: impl Future<Output = Result<T, freehold_gateway::client::Error>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(limit, call).await {
+    match crossing(|| format!("gateway.{name}"), tokio::time::timeout(limit, call)).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Error::Timeout(limit)),
     }
@@ -112,19 +114,19 @@ async fn within<T>(
 #[async_trait]
 impl Gateways for Remote {
     async fn status(&self, lease: &Lease) -> Result<LeaseReport, Error> {
-        within(STATUS_TIMEOUT, self.client(lease)?.status()).await
+        within("status", STATUS_TIMEOUT, self.client(lease)?.status()).await
     }
 
     async fn put_manifest(&self, lease: &Lease, bytes: Vec<u8>) -> Result<(), Error> {
-        within(TRANSFER_TIMEOUT, self.client(lease)?.put_manifest(bytes.into())).await
+        within("manifest", TRANSFER_TIMEOUT, self.client(lease)?.put_manifest(bytes.into())).await
     }
 
     async fn upload(&self, lease: &Lease, sha256: &str, from: &Path) -> Result<(), Error> {
         let source = Source::open(from)?;
-        within(TRANSFER_TIMEOUT, self.client(lease)?.upload_artifact(sha256, &source)).await
+        within("upload", TRANSFER_TIMEOUT, self.client(lease)?.upload_artifact(sha256, &source)).await
     }
 
     async fn download(&self, lease: &Lease, sha256: &str, limit: u64, to: &Path) -> Result<(), Error> {
-        within(TRANSFER_TIMEOUT, self.client(lease)?.download_artifact(sha256, limit, to)).await.map(|_| ())
+        within("download", TRANSFER_TIMEOUT, self.client(lease)?.download_artifact(sha256, limit, to)).await.map(|_| ())
     }
 }

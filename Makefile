@@ -45,6 +45,9 @@ test: ## all tests but the journey of devices, one summary line
 journeys: ## the long journey on the demo's cluster: devices sold, given, seen and lost
 	@hack/journeys.sh
 
+chaos: ## faults of some 45 kinds while tasks run (CHAOS_MINUTES, SEED); no money and no work may be lost
+	@hack/chaos.sh
+
 generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write makes the ABI)
 	@hack/generate.sh
 
@@ -57,4 +60,4 @@ bench: ## speed and memory as ratios, in tables
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys generate gas bench lint
+.PHONY: help up down clean status tools images chain demo test journeys chaos generate gas bench lint

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Kubernetes node on this machine. Usage: hack/cluster.sh up|down|purge|status|load-image ARCHIVE
+# A real Kubernetes node on this machine. Usage: hack/cluster.sh up|down|mend|purge|status|load-image ARCHIVE
 # `up` can be repeated; after a crash it clears what is left and starts anew. `down` leaves no process,
 # mount, cgroup, bridge or rule behind and keeps images; `purge` removes those too.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -27,6 +27,7 @@ up() {
   configuration
   network
   cgroups
+  rm -f "$STATE"/logs/audit*.log # one cluster, one story
   control_plane
   runtime
   await kube-apiserver 60 admin get --raw /readyz
@@ -46,7 +47,6 @@ up() {
 }
 
 control_plane() {
-  rm -f "$STATE"/logs/audit*.log # one cluster, one story
   mkdir -p "$SHORT/etcd"
   mountpoint -q "$SHORT/etcd" || mount -t tmpfs -o size=2g,mode=0700 freehold-etcd "$SHORT/etcd"
   start etcd etcd --name dev --data-dir "$SHORT/etcd/data" --unsafe-no-fsync --log-level warn \
@@ -113,6 +113,15 @@ healthy() {
 # remains: is there anything of an earlier run that did not end in `down`?
 remains() { ls "$STATE"/run/*.pid >/dev/null 2>&1 || ip link show "$BRIDGE" >/dev/null 2>&1; }
 
+# Starts again what has ended of a cluster that is up.
+mend() {
+  remains || die "there is no cluster to mend: run make up"
+  control_plane
+  runtime
+  controllers
+  node
+}
+
 # Workloads first, while there still is a runtime to end them; then what they stood on.
 down() {
   [[ $CLUSTER == dev ]] || return 0
@@ -165,6 +174,7 @@ case ${1:-} in
   down) stages 1; RESUME="hack/cluster.sh down" stage "cluster down" 0:06 locked cluster down ;;
   purge) locked cluster purge ;;
   status) status ;;
+  mend) locked cluster mend ;;
   load-image) [[ -f ${2:-} ]] || die "which archive? usage: hack/cluster.sh load-image ARCHIVE"; load_image "$2" ;;
-  *) die "usage: hack/cluster.sh up|down|purge|status|load-image ARCHIVE" ;;
+  *) die "usage: hack/cluster.sh up|down|mend|purge|status|load-image ARCHIVE" ;;
 esac

@@ -52,7 +52,7 @@ def get(kind, name, namespace=None):
 def items(kind, namespace=None, selector=None):
     where = ("-n", namespace) if namespace else ("-A",)
     chosen = ("-l", selector) if selector else ()
-    return json.loads(kubectl(*where, "get", kind, *chosen, "-o", "json").stdout)["items"]
+    return json.loads(kubectl("get", kind, *where, *chosen, "-o", "json").stdout)["items"]
 
 
 def apply(*objects, user=None, check=True):

@@ -1,0 +1,136 @@
+"""What is left when the faults have stopped, summed from the chain and the cluster, never from what an operator says of
+itself. Every sum must be zero; each finding is a sentence."""
+
+import json
+import time
+
+from world import BURN, NAMESPACE, SIDES, balance, call, free, lib, rpc
+
+SETTLED = {"Cancelled", "Declined", "NoShow", "Closed", "Accepted", "Rejected"}
+
+
+class Books:
+    """The accounts' tokens at one moment."""
+
+    def __init__(self, world):
+        self.block = int(rpc("eth_blockNumber"), 16)
+        self.wallets = {side: balance(address) for side, address in world.addresses.items()}
+        self.free = {side: free(address) for side, address in world.addresses.items()}
+        self.market = balance(lib.deployment("market"))
+        self.burned = free(BURN)
+
+
+def orders_since(block):
+    """Ids of the orders placed after this block, with block and salt."""
+    topic = lib.sh("cast", "keccak", ORDERED).stdout.strip()
+    logs = rpc("eth_getLogs", {"address": lib.deployment("market"), "fromBlock": hex(block + 1), "topics": [topic]})
+    return [(log["topics"][1], int(log["blockNumber"], 16), log["data"][:66]) for log in logs]
+
+
+ORDERED = ("Ordered(bytes32,address,bytes32,(address,uint128,uint128,uint96,uint96,uint40,uint40,uint40,uint40,uint16,"
+           "uint8,bytes32,bytes32,bytes32),bytes)")
+
+
+def reports(orders):
+    return {order: json.loads(lib.audit(order, check=False).stdout or "{}") for order, _, _ in orders}
+
+
+def lost(world, before, after, audits):
+    """Tokens that an account does not have although the settled orders give them to it, and what the audit finds."""
+    findings = []
+    owed = {side: 0 for side in SIDES}
+    for order, report in audits.items():
+        if not report:
+            findings.append(f"order {order} cannot be audited")
+            continue
+        findings += [f"order {order}: {finding}" for finding in report["findings"]]
+        totals = {name: int(value) for name, value in report["totals"].items()}
+        owed["tenant"] += totals["refunded"] - totals["funded"]
+        owed["provider"] += totals["paid"] - totals["bondLost"]
+    missing = 0
+    for side in SIDES:
+        have = after.wallets[side] + after.free[side]
+        due = before.wallets[side] + before.free[side] + owed[side]
+        if have != due:
+            findings.append(f"the {side} has {have} units, its settled orders make it {due}")
+            missing += abs(due - have)
+    whole = sum(after.wallets.values()) + after.market - (sum(before.wallets.values()) + before.market)
+    if whole:
+        findings.append(f"{whole} units came from nowhere or went nowhere")
+        missing += abs(whole)
+    return missing, findings
+
+
+def stranded(world, after, audits):
+    """Money that waits in the Market although nothing holds it there any more."""
+    findings = [f"order {order} is still {report.get('state')}" for order, report in audits.items()
+                if report.get("state") not in SETTLED]
+    units = after.market - after.burned - sum(after.free.values())
+    if units:
+        findings.append(f"the Market holds {units} units in orders and bonds")
+    units += after.free["tenant"]
+    if after.free["tenant"]:
+        findings.append(f"{after.free['tenant']} units of the tenant's refunds are not withdrawn")
+    return units, findings
+
+
+def double_funded(orders, audits, tasks):
+    """Orders of one task that were alive at the same time."""
+    salts = {}
+    for task in tasks:
+        for attempt in range(12):
+            encoded = lib.sh("cast", "abi-encode", "f(string,uint256)", task["metadata"]["uid"], str(attempt)).stdout.strip()
+            salts[lib.sh("cast", "keccak", encoded).stdout.strip()] = task["metadata"]["name"]
+    lives, findings = {}, []
+    for order, placed, salt in orders:
+        steps = audits[order].get("transitions", [])
+        ended = [step["block"] for step in steps if step["event"] in SETTLED]
+        name = salts.get(salt)
+        if name is None:
+            findings.append(f"order {order} belongs to no task")
+            continue
+        lives.setdefault(name, []).append((placed, ended[-1] if ended else float("inf"), order))
+    for name, spans in lives.items():
+        spans.sort()
+        for (_, end, one), (begin, _, two) in zip(spans, spans[1:]):
+            if begin < end:
+                findings.append(f"task {name} had orders {one} and {two} at once")
+    return len(findings), findings
+
+
+def orphans(world, audits, seconds=240):
+    """Namespaces, ComputeLeases and holds that outlive their lease; waits for what is being cleaned up."""
+    end = time.monotonic() + seconds
+    while True:
+        left = [f"namespace {item['metadata']['name']} is left" for item in lib.items("namespaces")
+                if item["metadata"]["name"].startswith("fh-lease-")]
+        left += [f"ComputeLease {item['metadata']['name']} is {item['status'].get('phase')}"
+                 for item in lib.items("computeleases", SIDES["provider"][0])
+                 if (item.get("status") or {}).get("phase") not in ("CleanedUp", "Closed", None)]
+        left += [f"{kind} {item['metadata']['name']} never ended" for kind in ("jobs", "pods")
+                 for item in lib.items(kind, NAMESPACE)]
+        if not left or time.monotonic() > end:
+            return len(left), left
+        time.sleep(2)
+
+
+def unrecorded(world, before, recorded):
+    """Transactions of the accounts that no goal knows: a nonce was used before it was written down."""
+    ours = {address.lower(): side for side, address in world.addresses.items()}
+    findings = []
+    for number in range(before.block + 1, int(rpc("eth_blockNumber"), 16) + 1):
+        for tx in rpc("eth_getBlockByNumber", hex(number), True)["transactions"]:
+            side = ours.get(tx["from"].lower())
+            if side and tx["hash"] not in recorded and tx["hash"] not in world.foreign:
+                findings.append(f"the {side}'s transaction {tx['hash']} (nonce {int(tx['nonce'], 16)}) belongs to no goal")
+    return len(findings), findings
+
+
+def unfinished(tasks):
+    return [f"task {task['metadata']['name']} is {(task.get('status') or {}).get('state')}" for task in tasks
+            if (task.get("status") or {}).get("state") not in ("Complete", "Failed")]
+
+
+def allowances(world):
+    return {side: int(call("token", "allowance(address,address)(uint256)", address, lib.deployment("market")))
+            for side, address in world.addresses.items()}

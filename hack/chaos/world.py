@@ -1,0 +1,268 @@
+"""What the faults act on: two releases on the real cluster, three endpoints that can misbehave before the one chain,
+a folder of failpoints for each operator, and the processes of the node. `World` sets it up and puts it back."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "hack" / "e2e"))
+import lib  # noqa: E402
+
+NAMESPACE = "chaos"
+SIDES = {"tenant": (lib.TENANT_NS, "team-a"), "provider": (lib.PROVIDER_NS, "provider-a")}
+HOST = "10.101.0.1"
+ENDPOINTS = [f"{HOST}:{port}" for port in (18545, 18546, 18547)]
+POINTS = pathlib.Path("/var/lib/freehold-dev/chaos")
+STORE = "/var/lib/freehold-dev/gateway-store"
+BURN = "0x000000000000000000000000000000000000dEaD"
+
+
+def http(url, body=None, method=None, timeout=10):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return json.loads(answer.read() or b"{}")
+
+
+def rpc(method, *params, timeout=30):
+    """Straight to the node: what the faults do to the endpoints does not reach it."""
+    answer = http(lib.RPC, {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, timeout=timeout)
+    if "error" in answer:
+        raise lib.Failed(f"{method}: {answer['error']}")
+    return answer["result"]
+
+
+def head():
+    return int(rpc("eth_blockNumber"), 16)
+
+
+def call(contract, signature, *arguments):
+    done = lib.sh("cast", "call", "--rpc-url", lib.RPC, lib.deployment(contract), signature, *arguments)
+    return done.stdout.split()[0]
+
+
+def balance(account):
+    return int(call("token", "balanceOf(address)(uint256)", account))
+
+
+def free(account):
+    return int(call("market", "free(address,address)(uint128)", lib.deployment("token"), account))
+
+
+def settings(namespace, chain_urls, store):
+    """Points a release at these endpoints, and its gateway at a store that outlives its pod, as a provider's must."""
+    values = {"account.chain.rpcUrls": chain_urls, "provider.gateway.store.hostPath": store}
+    chosen = [part for name, value in values.items() for part in ("--set-json", f"{name}={json.dumps(value)}")]
+    lib.sh("helm", "upgrade", "freehold", ROOT / "charts" / "freehold", "--namespace", namespace, "--reuse-values",
+           *chosen, "--wait", "--timeout", "3m")
+
+
+class World:
+    def __init__(self):
+        self.proxy = None
+        self.addresses = {}
+        self.foreign = set()  # transactions that the faults sent with the accounts' keys
+        self.deaths = []  # points at which an operator died
+
+    # ------------------------------------------------------------------------------------------ set up, put back
+
+    def __enter__(self):
+        self.start_endpoints()
+        POINTS.mkdir(exist_ok=True)
+        for side, (namespace, account) in SIDES.items():
+            folder = POINTS / side
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o777)  # the operator's user writes there what it passed
+            for name in ("armed", "struck", "seen"):
+                (folder / name).unlink(missing_ok=True)
+            settings(namespace, [f"http://{address}" for address in ENDPOINTS], STORE)
+            self.mount_points(namespace, side)
+            self.addresses[side] = lib.get("computeaccount", account)["status"]["address"]
+        for namespace, account in SIDES.values():
+            lib.wait_condition("computeaccount", account, "Ready", namespace=None, seconds=90)
+        return self
+
+    def __exit__(self, *_):
+        for namespace, _ in SIDES.values():
+            lib.kubectl("-n", namespace, "set", "env", "deployment/freehold-operator", "FREEHOLD_FAILPOINTS-", check=False)
+            settings(namespace, [lib.RPC], "")
+        self.proxy.terminate()
+        self.proxy.wait()
+
+    def start_endpoints(self):
+        lib.sh("cargo", "build", "--locked", "--quiet", "--manifest-path", ROOT / "Cargo.toml", "--bin", "chain-proxy")
+        log = open(lib.CACHE / "logs" / "chain-proxy.log", "w")
+        self.proxy = subprocess.Popen([lib.TARGET / "debug" / "chain-proxy", lib.RPC, *ENDPOINTS], stdout=log, stderr=log)
+        lib.until("the endpoints answer", lambda: all(self.counts(i) for i in range(len(ENDPOINTS))), 20)
+
+    def mount_points(self, namespace, side):
+        """The operator finds its failpoints in a folder of the node."""
+        patch = {"spec": {"template": {"spec": {
+            "containers": [{
+                "name": "operator",
+                "env": [{"name": "FREEHOLD_FAILPOINTS", "value": "/chaos"}],
+                "volumeMounts": [{"name": "chaos", "mountPath": "/chaos"}],
+            }],
+            "volumes": [{"name": "chaos", "hostPath": {"path": str(POINTS / side), "type": "Directory"}}],
+        }}}}
+        lib.kubectl("-n", namespace, "patch", "deployment", "freehold-operator", "--type=strategic", "-p", json.dumps(patch))
+        lib.kubectl("-n", namespace, "rollout", "status", "deployment/freehold-operator", "--timeout=120s")
+
+    # ------------------------------------------------------------------------------------------ endpoints
+
+    def fault(self, index, fault):
+        http(f"http://{ENDPOINTS[index]}/fault", fault, "PUT")
+
+    def counts(self, index):
+        try:
+            return http(f"http://{ENDPOINTS[index]}/counts", timeout=5)
+        except OSError:
+            return None
+
+    # ------------------------------------------------------------------------------------------ operators
+
+    def points(self, side, name):
+        file = POINTS / side / name
+        return set(file.read_text().split()) if file.exists() else set()
+
+    def arm(self, side, names):
+        (POINTS / side / "armed").write_text("\n".join(names) + "\n")
+
+    def operator(self, side, component="operator"):
+        """The pod of a release's process that is not on its way out."""
+        pods = pods_of(side, component)
+        return next((pod for pod in pods if not pod["metadata"].get("deletionTimestamp")), None)
+
+    def replace(self, side, component="operator"):
+        """A fresh pod at once: a container that ends again and again would wait longer each time."""
+        pod = self.operator(side, component)
+        if pod:
+            lib.kubectl("-n", pod["metadata"]["namespace"], "delete", "pod", pod["metadata"]["name"], "--wait=false", "--force", "--grace-period=0", check=False)
+
+    def ready(self, side, component="operator"):
+        pod = self.operator(side, component)
+        return (lib.condition(pod, "Ready") or {}).get("status") == "True"
+
+    def calm(self):
+        """Nothing harms any more."""
+        for at in range(len(ENDPOINTS)):
+            self.fault(at, "none")
+        for side in SIDES:
+            self.arm(side, [])
+        for device in "01":
+            lib.gpuctl("restore", device)
+        lib.sh(ROOT / "hack" / "cluster.sh", "mend")
+        rpc("evm_setIntervalMining", 2)
+
+    def try_open_work(self):
+        try:
+            return self.open_work()
+        except Exception:  # noqa: BLE001 - an API server that is away has just been hit by the other lane
+            return set()
+
+    def twin(self, side, pid):
+        """A second operator of a release, as the release's own service account, outside of any pod."""
+        namespace = SIDES[side][0]
+        program = POINTS / "freehold"
+        if not program.exists():
+            shutil.copy2(lib.TARGET / "debug" / "freehold", program)
+        token = lib.kubectl("-n", namespace, "create", "token", "freehold-operator", "--duration=1h").stdout.strip()
+        config = json.loads(lib.kubectl("config", "view", "--raw", "-o", "json").stdout)
+        config["users"] = [{"name": "twin", "user": {"token": token}}]
+        config["contexts"] = [{"name": "twin", "context": {"cluster": config["clusters"][0]["name"], "user": "twin"}}]
+        config["current-context"] = "twin"
+        kubeconfig = POINTS / f"{side}.kubeconfig"
+        kubeconfig.write_text(json.dumps(config))
+        kubeconfig.chmod(0o644)
+        known = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        env = dict(pair.split("=", 1) for pair in known if pair.startswith(("FREEHOLD_", "RUST_LOG")))
+        env.pop("FREEHOLD_FAILPOINTS", None)
+        env |= {"KUBECONFIG": str(kubeconfig), "FREEHOLD_LISTEN": "127.0.0.1:18080", "HOME": "/",
+                "FREEHOLD_STORE": "/var/lib/freehold-dev/tenant-store"}
+        log = open(lib.CACHE / "logs" / f"chaos-twin-{side}.log", "a")
+        return subprocess.Popen([program, "operator"], env=env, stdout=log, stderr=log, user=65532, group=65532, cwd="/")
+
+    def open_work(self):
+        """Leases and goals that a fault could harm now: the names of unfinished tasks."""
+        return {
+            item["metadata"]["name"] for item in lib.items("trainingtasks", NAMESPACE)
+            if ((item.get("status") or {}).get("state")) not in ("Complete", "Failed")
+        }
+
+
+# ---------------------------------------------------------------------------------------------- processes of the node
+
+
+def pods_of(side, component):
+    """The agent has a namespace of its own, and only providers have one."""
+    namespace = None if component == "node-agent" else SIDES[side][0]
+    return lib.items("pods", namespace, f"app.kubernetes.io/component={component}")
+
+
+def pid_of(name):
+    """A process of the development cluster, by its own record."""
+    file = lib.STATE / "run" / f"{name}.pid"
+    try:
+        pid = int(file.read_text())
+        os.kill(pid, 0)
+        return pid
+    except (OSError, ValueError):
+        return None
+
+
+def processes(*words):
+    """Processes in containers whose command line has all these words."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            cgroup = (folder / "cgroup").read_text()
+        except OSError:
+            continue
+        if "freehold-dev" in cgroup and all(word in line for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def release_process(side, component):
+    """The process of a release's container on this node, found through its pod's identity."""
+    for pod in pods_of(side, component):
+        uid = pod["metadata"]["uid"]
+        for pid in processes("freehold", component):
+            try:
+                if uid in pathlib.Path(f"/proc/{pid}/cgroup").read_text():
+                    return pid
+            except OSError:
+                continue
+    return None
+
+
+def end(pid, how=signal.SIGKILL):
+    try:
+        os.kill(pid, how)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def restart(name):
+    """Kills a process of the node and lets the cluster's own script start it again."""
+    pid = pid_of(name)
+    if pid is None or not end(pid):
+        return False
+    lib.until(f"{name} has ended", lambda: pid_of(name) is None, 20)
+    (lib.STATE / "run" / f"{name}.pid").unlink(missing_ok=True)
+    lib.sh(ROOT / "hack" / "cluster.sh", "mend")
+    return True
+
+
+def wait(seconds):
+    """Lets a fault last: the only wait here that is not for a condition."""
+    time.sleep(seconds)

@@ -48,6 +48,9 @@ journeys: ## the long journey on the demo's cluster: devices sold, given, seen a
 chaos: ## faults of some 45 kinds while tasks run (CHAOS_MINUTES, SEED); no money and no work may be lost
 	@hack/chaos.sh
 
+chaos-mutants: ## three defects that make chaos has to find, each by the sum that it breaks
+	@hack/chaos-mutants.sh
+
 generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write makes the ABI)
 	@hack/generate.sh
 
@@ -60,4 +63,4 @@ bench: ## speed and memory as ratios, in tables
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys chaos generate gas bench lint
+.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants generate gas bench lint

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds images from ordinary Dockerfiles with buildah and gives them to the cluster: into containerd under
 # REPO:dev and REPO@sha256:…, or with CLUSTER=existing to REGISTRY. What has not changed is not built again.
-# Usage: hack/images.sh [all|system|operator|trainer|custom|probe|build NAME DOCKERFILE CONTEXT]
+# Usage: hack/images.sh [all|system|operator|trainer|custom|probe|waiting|build NAME DOCKERFILE CONTEXT]
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=process.sh
 source "$HACK/process.sh"
@@ -156,6 +156,12 @@ probe() {
   image probe "$HACK/probe/Dockerfile" "$folder"
 }
 
+# A trainer that only waits, for tests with many leases.
+waiting() {
+  base
+  image waiting "$HACK/images/waiting/Dockerfile" "$HACK/images/waiting"
+}
+
 custom() {
   local folder=$ROOT/examples/custom-image
   if [[ ! -f $folder/Dockerfile ]]; then say "no examples/custom-image/Dockerfile: skipped"; return; fi
@@ -172,7 +178,7 @@ arbitrary() {
 }
 
 case ${1:-all} in
-  system | operator | trainer | custom | probe) stages 1; stage "image: $1" 0:20 one "$1" ;;
+  system | operator | trainer | custom | probe | waiting) stages 1; stage "image: $1" 0:20 one "$1" ;;
   build)
     (($# == 4)) || die "usage: hack/images.sh build NAME DOCKERFILE CONTEXT"
     locked "image-$2" arbitrary "$2" "$3" "$4"
@@ -184,5 +190,5 @@ case ${1:-all} in
     stage "trainer image" 0:25 one trainer
     stage "custom image" 0:10 one custom
     ;;
-  *) die "unknown image \"$1\": use all, system, operator, trainer, custom, probe or build NAME DOCKERFILE CONTEXT" ;;
+  *) die "unknown image \"$1\": use all, system, operator, trainer, custom, probe, waiting or build NAME DOCKERFILE CONTEXT" ;;
 esac

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Tasks run on the real cluster and the real chain while faults strike, two at a time, from a seed. When the faults
+"""Tasks run on the real cluster and the real chain while faults strike, a few at a time, from a seed. When the faults
 stop, every task must end, and the sums must be zero: money lost, orphans, orders funded twice, refunds stranded.
 
-usage: run.py [--minutes N] [--seed N] [--lanes chain,cluster]"""
+usage: run.py [--minutes N] [--seed N] [--lanes chain,cluster,deaths]"""
 
 import argparse
 import collections
@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT / "hack" / "bench"))
 from common import say, table  # noqa: E402
 
 OUT = ROOT / "out" / "chaos.json"
-LANES = {"chain": faults.CHAIN, "cluster": faults.CLUSTER}
-GAP = (0.5, 1.5)  # seconds between two faults of a lane
+LANES = {"chain": (faults.CHAIN, (0.5, 1.5)), "cluster": (faults.CLUSTER, (0.5, 1.5)), "deaths": (faults.DEATHS, (1, 4))}
 IN_FLIGHT = 4  # tasks at once: what two cores bear
 LEAST_COMPLETE = 0.6
+SUMS = ["lost", "orphans", "doubleFunded", "stranded", "unrecorded", "tornDown", "foreignEnded"]
 
 
 class Log:
@@ -54,23 +54,27 @@ def deck(kinds, rng):
             yield pick
 
 
-def lane(world, kinds, rng, stop, log):
+def lane(world, kinds, gap, rng, stop, log):
+    """One fault after another, with a gap of so many seconds between two."""
     for kind, _, inject in deck(kinds, rng):
         if stop.is_set():
             return
         affected = world.try_open_work()
-        met, error = False, None
+        met, error, begun = False, None, False
         steps = inject(world, rng)
         try:
             while True:
-                stop.wait(next(steps))  # when the time is over the harm is mended at once
+                pause = next(steps)
+                begun = True
+                stop.wait(pause)  # when the time is over the harm is mended at once
         except StopIteration as done:
             met = bool(done.value)
         except Exception as failed:  # noqa: BLE001 - a fault that cannot be mended is told in the table
-            error = f"{type(failed).__name__}: {failed}"
-            traceback.print_exc(file=sys.stderr)
+            if begun:
+                error = f"{type(failed).__name__}: {failed}"
+                traceback.print_exc(file=sys.stderr)
         log.add(kind, met and bool(affected), affected, error)
-        stop.wait(rng.uniform(*GAP))
+        stop.wait(rng.uniform(*gap))
 
 
 def workload(world, rng, stop, names):
@@ -106,12 +110,6 @@ def recorder(world, stop, recorded):
         stop.wait(1)
 
 
-def prepare():
-    lib.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=180s")
-    lib.namespace_for(NAMESPACE, "team-a")
-    lib.kubectl("-n", NAMESPACE, "patch", "computebudget", "team-a", "--type=merge", "-p", '{"spec":{"limit":"900"}}')
-
-
 def finish(world, seconds):
     """Once the faults have stopped: every task ends, every account is at rest."""
     end = time.monotonic() + seconds
@@ -140,21 +138,25 @@ def main():
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("CHAOS_MINUTES", "20")))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED", "1")))
     parser.add_argument("--settle", type=float, default=480, help="seconds for the tasks to end after the faults")
-    parser.add_argument("--lanes", default="chain,cluster")
+    parser.add_argument("--lanes", default="chain,cluster,deaths")
+    parser.add_argument("--image", default=lib.image("freehold"), help="what the releases run (default: the demo's)")
+    parser.add_argument("--expect", choices=SUMS, help="the run is good if this sum is not zero: a defect has to show")
     options = parser.parse_args()
     say(f"chaos: seed {options.seed}, {options.minutes:g} minutes of faults (again with SEED={options.seed})")
-    prepare()
-    began = time.monotonic()
-    with World() as world:
+    with World(options.image) as world:
+        world.prepare("900")
+        began = time.monotonic()
         before = sums.Books(world)
+        world.place_stranger()
         stop, log, names, recorded = threading.Event(), Log(), [], set()
         halt = threading.Event()
         threads = [threading.Thread(target=workload, args=(world, random.Random(options.seed), stop, names))]
         for at, name in enumerate(options.lanes.split(",")):
             rng = random.Random(options.seed * 1000 + at)
-            threads.append(threading.Thread(target=lane, args=(world, LANES[name], rng, stop, log)))
-        scribe = threading.Thread(target=recorder, args=(world, halt, recorded))
-        for thread in [*threads, scribe]:
+            threads.append(threading.Thread(target=lane, args=(world, *LANES[name], rng, stop, log)))
+        watchers = [threading.Thread(target=recorder, args=(world, halt, recorded)),
+                    threading.Thread(target=world.watch_namespaces, args=(halt,))]
+        for thread in [*threads, *watchers]:
             thread.start()
         while time.monotonic() - began < options.minutes * 60 and any(t.is_alive() for t in threads):
             stop.wait(30)
@@ -165,36 +167,46 @@ def main():
         world.calm()
         tasks = finish(world, options.settle)
         halt.set()
-        scribe.join()
+        for watcher in watchers:
+            watcher.join()
         result = judge(world, before, log, tasks, recorded)
     result |= {"seed": options.seed, "seconds": int(time.monotonic() - began)}
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(result, indent=2) + "\n")
     show(result, log, tasks)
+    if options.expect:
+        caught = result[options.expect] > 0
+        say(f"{options.expect} is {result[options.expect]}: the defect {'was caught' if caught else 'WAS NOT CAUGHT'}")
+        return 0 if caught else 1
     return 0 if result["passed"] else 1
 
 
 def judge(world, before, log, tasks, recorded):
+    foreign, why_foreign = sums.foreign_ended(world)
+    world.end_stranger()
+    torn, why_torn = sums.torn_down(world)
     orphans, left = sums.orphans(world, None)
     after = sums.Books(world)
     orders = sums.orders_since(before.block)
     audits = sums.reports(orders)
     lost, why_lost = sums.lost(world, before, after, audits)
     stranded, why_stranded = sums.stranded(world, after, audits)
-    doubled, why_doubled = sums.double_funded(orders, audits, tasks)
+    own = [order for order in orders if order[0] != world.stranger]
+    doubled, why_doubled = sums.double_funded(own, audits, tasks)
     unrecorded, why_unrecorded = sums.unrecorded(world, before, recorded)
     unfinished = sums.unfinished(tasks)
     complete = sum((task.get("status") or {}).get("state") == "Complete" for task in tasks)
     met = [row for row in log.rows if row["met"]]
-    findings = why_lost + why_stranded + why_doubled + why_unrecorded + left + unfinished
+    findings = why_lost + why_stranded + why_doubled + why_unrecorded + why_torn + why_foreign + left + unfinished
     findings += [f"{row['kind']}: {row['error']}" for row in log.rows if row["error"]]
     if tasks and complete / len(tasks) < LEAST_COMPLETE:
         findings.append(f"only {complete} of {len(tasks)} tasks are Complete")
-    if not tasks:
-        findings.append("no task was made")
+    if not tasks or len(orders) < complete:
+        findings.append(f"{len(tasks)} tasks and {len(orders)} orders were found: the sums saw nothing")
     return {
         "faultKinds": len({row["kind"] for row in met}), "injections": len(met),
         "lost": lost, "orphans": orphans, "doubleFunded": doubled, "stranded": stranded, "unrecorded": unrecorded,
+        "tornDown": torn, "foreignEnded": foreign,
         "tasks": len(tasks), "complete": complete, "orders": len(orders), "pointsDiedAt": len(set(world.deaths)),
         "failed": dict(reasons(tasks)), "findings": findings, "passed": not findings,
         "kinds": dict(collections.Counter(row["kind"] for row in met)),
@@ -213,7 +225,8 @@ def show(result, log, tasks):
     table("sums", ("", "found", "must be"), [
         ("money lost (units)", result["lost"], 0), ("orphans", result["orphans"], 0),
         ("orders funded twice", result["doubleFunded"], 0), ("refunds stranded (units)", result["stranded"], 0),
-        ("transactions of no goal", result["unrecorded"], 0),
+        ("transactions of no goal", result["unrecorded"], 0), ("live leases torn down", result["tornDown"], 0),
+        ("orders of another origin ended", result["foreignEnded"], 0),
         ("faults met", result["injections"], ""), ("kinds of faults", result["faultKinds"], ""),
         ("points an operator died at", result["pointsDiedAt"], ""),
         ("tasks complete", f"{result['complete']} of {result['tasks']}", f"{LEAST_COMPLETE:.0%}"),

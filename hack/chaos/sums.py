@@ -4,7 +4,7 @@ itself. Every sum must be zero; each finding is a sentence."""
 import json
 import time
 
-from world import BURN, NAMESPACE, SIDES, balance, call, free, lib, rpc
+from world import BURN, NAMESPACE, ROOT, SIDES, balance, free, lib, rpc
 
 SETTLED = {"Cancelled", "Declined", "NoShow", "Closed", "Accepted", "Rejected"}
 
@@ -20,15 +20,21 @@ class Books:
         self.burned = free(BURN)
 
 
+def topic(event):
+    """What marks an event's logs, from the Market's ABI."""
+    def kind(item):
+        inner = ",".join(map(kind, item.get("components", [])))
+        return item["type"].replace("tuple", f"({inner})")
+
+    abi = json.loads((ROOT / "contracts" / "abi" / "Market.json").read_text())
+    found = next(item for item in abi if item["type"] == "event" and item["name"] == event)
+    return lib.sh("cast", "keccak", f"{event}({','.join(map(kind, found['inputs']))})").stdout.strip()
+
+
 def orders_since(block):
-    """Ids of the orders placed after this block, with block and salt."""
-    topic = lib.sh("cast", "keccak", ORDERED).stdout.strip()
-    logs = rpc("eth_getLogs", {"address": lib.deployment("market"), "fromBlock": hex(block + 1), "topics": [topic]})
+    """Id, block and salt of the orders placed after this block."""
+    logs = rpc("eth_getLogs", {"address": lib.deployment("market"), "fromBlock": hex(block + 1), "topics": [topic("Ordered")]})
     return [(log["topics"][1], int(log["blockNumber"], 16), log["data"][:66]) for log in logs]
-
-
-ORDERED = ("Ordered(bytes32,address,bytes32,(address,uint128,uint128,uint96,uint96,uint40,uint40,uint40,uint40,uint16,"
-           "uint8,bytes32,bytes32,bytes32),bytes)")
 
 
 def reports(orders):
@@ -126,11 +132,21 @@ def unrecorded(world, before, recorded):
     return len(findings), findings
 
 
+def torn_down(world):
+    """Lease namespaces that an operator deleted while the chain said, before and after, that the lease lives."""
+    findings = [f"namespace {name} was deleted while order {order} was {state}" for name, order, state in world.torn]
+    return len(findings), findings
+
+
+def foreign_ended(world):
+    """The account's order of another origin, which no operator here may touch."""
+    state = world.state_of(world.stranger)
+    if state == "Open":
+        return 0, []
+    return 1, [f"order {world.stranger} of another origin is {state}; no operator here may end it"]
+
+
 def unfinished(tasks):
     return [f"task {task['metadata']['name']} is {(task.get('status') or {}).get('state')}" for task in tasks
             if (task.get("status") or {}).get("state") not in ("Complete", "Failed")]
 
-
-def allowances(world):
-    return {side: int(call("token", "allowance(address,address)(uint256)", address, lib.deployment("market")))
-            for side, address in world.addresses.items()}

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -21,6 +22,9 @@ HOST = "10.101.0.1"
 ENDPOINTS = [f"{HOST}:{port}" for port in (18545, 18546, 18547)]
 POINTS = pathlib.Path("/var/lib/freehold-dev/chaos")
 STORE = "/var/lib/freehold-dev/gateway-store"
+TERMS = "(address,uint128,uint128,uint128,uint128,uint40,uint40,uint40,uint40,uint16,uint8,bytes32,bytes32,bytes32)"
+STATES = ["None", "Open", "Awaiting", "Running", "Delivered", "Cancelled", "Declined", "NoShow", "Closed", "Accepted",
+          "Rejected"]
 BURN = "0x000000000000000000000000000000000000dEaD"
 
 
@@ -56,20 +60,26 @@ def free(account):
     return int(call("market", "free(address,address)(uint128)", lib.deployment("token"), account))
 
 
-def settings(namespace, chain_urls, store):
+def settings(namespace, chain_urls, store, image):
     """Points a release at these endpoints, and its gateway at a store that outlives its pod, as a provider's must."""
-    values = {"account.chain.rpcUrls": chain_urls, "provider.gateway.store.hostPath": store}
+    values = {"account.chain.rpcUrls": chain_urls, "provider.gateway.store.hostPath": store, "image": image}
     chosen = [part for name, value in values.items() for part in ("--set-json", f"{name}={json.dumps(value)}")]
-    lib.sh("helm", "upgrade", "freehold", ROOT / "charts" / "freehold", "--namespace", namespace, "--reuse-values",
+    lib.sh("helm", "upgrade", "freehold", ROOT / "charts" / "freehold", "--namespace", namespace, "--reset-then-reuse-values",
            *chosen, "--wait", "--timeout", "3m")
 
 
 class World:
-    def __init__(self):
+    def __init__(self, image):
+        self.image = image  # what the releases run while the faults strike
         self.proxy = None
         self.addresses = {}
         self.foreign = set()  # transactions that the faults sent with the accounts' keys
+        self.operators = threading.Lock()
         self.deaths = []  # points at which an operator died
+        self.forced = set()  # lease namespaces that a fault deleted
+        self.torn = []  # lease namespaces that an operator deleted under a live lease
+        self.reorganised = 0.0  # when the chain last changed its mind
+        self.stranger = None  # an order of the tenant's account that another cluster is said to have placed
 
     # ------------------------------------------------------------------------------------------ set up, put back
 
@@ -82,7 +92,7 @@ class World:
             folder.chmod(0o777)  # the operator's user writes there what it passed
             for name in ("armed", "struck", "seen"):
                 (folder / name).unlink(missing_ok=True)
-            settings(namespace, [f"http://{address}" for address in ENDPOINTS], STORE)
+            settings(namespace, [f"http://{address}" for address in ENDPOINTS], STORE, self.image)
             self.mount_points(namespace, side)
             self.addresses[side] = lib.get("computeaccount", account)["status"]["address"]
         for namespace, account in SIDES.values():
@@ -92,7 +102,7 @@ class World:
     def __exit__(self, *_):
         for namespace, _ in SIDES.values():
             lib.kubectl("-n", namespace, "set", "env", "deployment/freehold-operator", "FREEHOLD_FAILPOINTS-", check=False)
-            settings(namespace, [lib.RPC], "")
+            settings(namespace, [lib.RPC], "", lib.image("freehold"))
         self.proxy.terminate()
         self.proxy.wait()
 
@@ -114,6 +124,13 @@ class World:
         }}}}
         lib.kubectl("-n", namespace, "patch", "deployment", "freehold-operator", "--type=strategic", "-p", json.dumps(patch))
         lib.kubectl("-n", namespace, "rollout", "status", "deployment/freehold-operator", "--timeout=120s")
+
+    def prepare(self, limit):
+        """An empty namespace whose tasks may spend so much, and nothing left of an earlier run."""
+        lib.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=300s")
+        lib.namespace_for(NAMESPACE, "team-a")
+        lib.kubectl("-n", NAMESPACE, "patch", "computebudget", "team-a", "--type=merge", "-p",
+                    json.dumps({"spec": {"limit": limit}}))
 
     # ------------------------------------------------------------------------------------------ endpoints
 
@@ -140,15 +157,77 @@ class World:
         pods = pods_of(side, component)
         return next((pod for pod in pods if not pod["metadata"].get("deletionTimestamp")), None)
 
-    def replace(self, side, component="operator"):
-        """A fresh pod at once: a container that ends again and again would wait longer each time."""
-        pod = self.operator(side, component)
-        if pod:
-            lib.kubectl("-n", pod["metadata"]["namespace"], "delete", "pod", pod["metadata"]["name"], "--wait=false", "--force", "--grace-period=0", check=False)
+    def replace(self, side, component="operator", seconds=120):
+        """A fresh pod at once: a container that ends again and again would wait longer each time. The API server may
+        be away, for faults of two lanes meet."""
+        def deleted():
+            pod = self.operator(side, component)
+            return pod is None or lib.kubectl(
+                "-n", pod["metadata"]["namespace"], "delete", "pod", pod["metadata"]["name"],
+                "--wait=false", "--force", "--grace-period=0", check=False).returncode == 0
 
-    def ready(self, side, component="operator"):
-        pod = self.operator(side, component)
-        return (lib.condition(pod, "Ready") or {}).get("status") == "True"
+        def ready():
+            return (lib.condition(self.operator(side, component), "Ready") or {}).get("status") == "True"
+
+        lib.until(f"the {side}'s {component} is deleted", lambda: patient(deleted), seconds)
+        lib.until(f"the {side}'s {component} is back", lambda: patient(ready), seconds)
+
+    # ------------------------------------------------------------------------------------------ what the sums watch
+
+    def place_stranger(self):
+        """An order with the tenant's key and another origin, as after a backup was restored elsewhere."""
+        self.place(b'{"of":"another cluster"}', "0x" + "ee" * 32)
+
+    def place_like(self, order):
+        """The same order again with the tenant's key, for whoever bids on such orders."""
+        report = json.loads(lib.audit(order).stdout)
+        self.place(json.dumps(report["spec"], separators=(",", ":"), sort_keys=True).encode(), report["terms"]["origin"],
+                   report["terms"]["maxPrice"])
+
+    def place(self, spec, origin, price="1000"):
+        now = int(rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+        spec_hash = lib.sh("cast", "keccak", "0x" + spec.hex()).stdout.strip()
+        bond = int(price) // 10
+        terms = (f"({lib.deployment('token')},{price},0,{bond},{bond // 10},{now + 30 * 86_400},300,14400,600,2000,0,"
+                 f"{spec_hash},0x{'00' * 32},{origin})")
+        sent = self.send(f"order(bytes32,{TERMS},bytes)", "0x" + os.urandom(32).hex(), terms, "0x" + spec.hex())
+        self.stranger = next(log["topics"][1] for log in sent["logs"] if log["address"] == lib.deployment("market").lower())
+        self.terms = terms
+
+    def end_stranger(self):
+        if self.state_of(self.stranger) == "Open":
+            self.send(f"cancel(bytes32,{TERMS})", self.stranger, self.terms)
+
+    def send(self, signature, *arguments):
+        done = lib.sh("cast", "send", "--rpc-url", lib.RPC, "--unlocked", "--from", self.addresses["tenant"], "--json",
+                      lib.deployment("market"), signature, *arguments)
+        sent = json.loads(done.stdout)
+        self.foreign.add(sent["transactionHash"])
+        return sent
+
+    def state_of(self, order):
+        data = lib.sh("cast", "calldata", "orderOf(bytes32)", order).stdout.strip()
+        answer = rpc("eth_call", {"to": lib.deployment("market"), "data": data}, "latest")
+        return STATES[int(answer[2 + 64:2 + 128], 16)]
+
+    def watch_namespaces(self, stop):
+        """Whoever deletes a lease's namespace must have the chain's word for it, before and after."""
+        known = set()
+        while not stop.is_set():
+            try:
+                for item in lib.items("namespaces"):
+                    name, going = item["metadata"]["name"], item["metadata"].get("deletionTimestamp")
+                    order = (item["metadata"].get("annotations") or {}).get("freehold.dev/order-id")
+                    if not name.startswith("fh-lease-") or not going or name in known:
+                        continue
+                    known.add(name)
+                    state = self.state_of(order)
+                    quiet = time.monotonic() - self.reorganised > 30
+                    if state in ("Awaiting", "Running") and name not in self.forced and quiet:
+                        self.torn.append((name, order, state))
+            except Exception:  # noqa: BLE001 - looked at again in a moment
+                pass
+            stop.wait(0.5)
 
     def calm(self):
         """Nothing harms any more."""
@@ -162,10 +241,7 @@ class World:
         rpc("evm_setIntervalMining", 2)
 
     def try_open_work(self):
-        try:
-            return self.open_work()
-        except Exception:  # noqa: BLE001 - an API server that is away has just been hit by the other lane
-            return set()
+        return patient(self.open_work) or set()
 
     def twin(self, side, pid):
         """A second operator of a release, as the release's own service account, outside of any pod."""
@@ -197,12 +273,20 @@ class World:
         }
 
 
+def patient(look):
+    """What `look` says, or nothing where the API server is away."""
+    try:
+        return look()
+    except (lib.Failed, OSError):
+        return None
+
+
 # ---------------------------------------------------------------------------------------------- processes of the node
 
 
 def pods_of(side, component):
     """The agent has a namespace of its own, and only providers have one."""
-    namespace = None if component == "node-agent" else SIDES[side][0]
+    namespace = None if component == "agent" else SIDES[side][0]
     return lib.items("pods", namespace, f"app.kubernetes.io/component={component}")
 
 
@@ -233,9 +317,10 @@ def processes(*words):
 
 def release_process(side, component):
     """The process of a release's container on this node, found through its pod's identity."""
+    command = {"agent": "node-agent"}.get(component, component)
     for pod in pods_of(side, component):
         uid = pod["metadata"]["uid"]
-        for pid in processes("freehold", component):
+        for pid in processes("freehold", command):
             try:
                 if uid in pathlib.Path(f"/proc/{pid}/cgroup").read_text():
                     return pid

@@ -9,10 +9,15 @@ use alloy::rpc::types::Log;
 use alloy::sol_types::SolEventInterface;
 use freehold_core::money::Amount;
 use freehold_core::order::{Bid, Order, OrderSlot, OrderState, Split, Terms};
+use freehold_core::record::{Outcome, Record};
 
 use crate::bindings::market::Market::MarketEvents as E;
 use crate::bindings::registry::ProviderRegistry::ProviderRegistryEvents as R;
 use crate::bindings::terms_of_contract;
+
+mod records;
+
+use records::Records;
 
 /// A fact and the block that said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,7 @@ pub struct Index {
     providers: BTreeMap<Address, At<BTreeMap<Address, u64>>>,
     touched_orders: BTreeSet<B256>,
     touched_providers: BTreeSet<Address>,
+    records: Records,
 }
 
 impl Index {
@@ -77,6 +83,7 @@ impl Index {
             }
             E::Leased(e) => {
                 self.note_provider(e.provider, block);
+                self.records.leased(e.id, e.provider, block);
                 self.touch(e.id, |_| ());
             }
             E::Delivered(e) => self.touch(e.id, |facts| facts.result = Some(At { block, value: e.resultHash })),
@@ -85,12 +92,30 @@ impl Index {
             E::Started(e) => self.touch(e.id, |_| ()),
             E::ToppedUp(e) => self.touch(e.id, |_| ()),
             E::Settled(e) => self.touch(e.id, |_| ()),
-            E::Cancelled(e) => self.settled(e.id, block, e.toProvider, e.toTenant, e.burned),
-            E::Declined(e) => self.settled(e.id, block, e.toProvider, e.toTenant, e.burned),
-            E::NoShow(e) => self.settled(e.id, block, e.toProvider, e.toTenant, e.burned),
-            E::Closed(e) => self.settled(e.id, block, e.toProvider, e.toTenant, e.burned),
-            E::Accepted(e) => self.settled(e.id, block, e.toProvider, e.toTenant, e.burned),
-            E::Rejected(e) => self.settled(e.id, block, e.toProvider, e.toTenant, e.burned),
+            E::Cancelled(e) => {
+                self.records.ended(e.id, block, |_| None);
+                self.settled(e.id, block, e.toProvider, e.toTenant, e.burned);
+            }
+            E::Declined(e) => {
+                self.records.ended(e.id, block, |_| Some(Outcome::Declined));
+                self.settled(e.id, block, e.toProvider, e.toTenant, e.burned);
+            }
+            E::NoShow(e) => {
+                self.records.ended(e.id, block, |_| Some(Outcome::NoShow));
+                self.settled(e.id, block, e.toProvider, e.toTenant, e.burned);
+            }
+            E::Closed(e) => {
+                self.records.ended(e.id, block, |provider| (e.by == provider).then_some(Outcome::Closed));
+                self.settled(e.id, block, e.toProvider, e.toTenant, e.burned);
+            }
+            E::Accepted(e) => {
+                self.records.ended(e.id, block, |_| Some(Outcome::Accepted));
+                self.settled(e.id, block, e.toProvider, e.toTenant, e.burned);
+            }
+            E::Rejected(e) => {
+                self.records.ended(e.id, block, |_| Some(Outcome::Rejected));
+                self.settled(e.id, block, e.toProvider, e.toTenant, e.burned);
+            }
             E::Deposited(_) | E::Withdrawn(_) => {}
         }
     }
@@ -135,6 +160,7 @@ impl Index {
 
     /// Forgets what was said above `ancestor`; all that is left has to be read again.
     pub fn rewind(&mut self, ancestor: u64) {
+        self.records.rewind(ancestor);
         self.orders.retain(|_, facts| facts.block <= ancestor);
         for facts in self.orders.values_mut() {
             facts.bidders.retain(|_, block| *block <= ancestor);
@@ -185,6 +211,11 @@ impl Index {
     pub fn retain(&mut self, keep: impl Fn(&B256, u64) -> bool) {
         self.orders.retain(|id, facts| keep(id, facts.block));
         self.touched_orders.retain(|id| self.orders.contains_key(id));
+    }
+
+    /// What each provider did with its leases.
+    pub fn records(&self) -> BTreeMap<Address, Record> {
+        self.records.all()
     }
 
     pub fn len(&self) -> usize {

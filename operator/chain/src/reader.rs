@@ -112,6 +112,7 @@ fn empty(config: &ReaderConfig) -> ChainView {
         confirmed: Snapshot::default(),
         balances: Balances::default(),
         providers: BTreeMap::new(),
+        records: BTreeMap::new(),
         endpoints: vec![],
         block_time: config.block_time.as_secs().max(1),
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use freehold_core::money::Amount;
 use freehold_core::order::Order;
+use freehold_core::record::Record;
 use freehold_core::{Address, B256};
 use tokio::sync::watch;
 
@@ -157,6 +158,8 @@ pub struct ChainView {
     pub confirmed: Snapshot,
     pub balances: Balances,
     pub providers: BTreeMap<Address, ProviderRecord>,
+    /// What providers did with their leases, as far back as logs were read.
+    pub records: BTreeMap<Address, Record>,
     /// What is thought of the endpoints.
     pub endpoints: Vec<Standing>,
     /// Usual seconds between two blocks.

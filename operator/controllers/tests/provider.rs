@@ -303,6 +303,7 @@ fn view(order: Option<Order>, health: Health) -> ChainView {
     let record = ProviderRecord { gateway: GATEWAY.into(), ..ProviderRecord::default() };
     ChainView {
         endpoints: vec![],
+        records: BTreeMap::new(),
         health,
         chain_id: 31337,
         market: Address::repeat_byte(0x3a),

@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod money;
 pub mod order;
 pub mod progress;
+pub mod record;
 pub mod result;
 pub mod spec;
 pub mod units;

@@ -283,6 +283,7 @@ impl Mirror {
             confirmed: confirmed.clone(),
             balances: self.balances,
             providers: self.providers.clone(),
+            records: self.index.records(),
             endpoints: vec![],
             block_time: self.config.block_time.as_secs().max(1),
         })

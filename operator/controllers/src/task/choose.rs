@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use freehold_chain::view::ProviderRecord;
 use freehold_core::Address;
 use freehold_core::order::{Bid, Order};
+use freehold_core::record::Record;
 use freehold_core::units::glob;
 
 use super::reasons::leased;
@@ -15,6 +16,8 @@ use super::validate::Limits;
 pub struct Market<'a> {
     pub limits: &'a Limits,
     pub providers: &'a BTreeMap<Address, ProviderRecord>,
+    /// What providers did with their leases.
+    pub records: &'a BTreeMap<Address, Record>,
     /// Providers whose result this task has rejected.
     pub excluded: &'a BTreeSet<Address>,
     /// Providers that this task was leased to in vain: taken only if nobody else will do.
@@ -40,7 +43,7 @@ pub enum Choice {
 }
 
 /// Waits for half of the bid window from when the order was decided, so that the first bid is not
-/// the only one; then the cheapest suitable bid is taken as soon as there is one.
+/// the only one; then the suitable bid that is cheapest for its provider's record is taken as soon as there is one.
 pub fn choose(order: &Order, market: &Market<'_>) -> Choice {
     let bid_by = order.terms.bidBy.to::<u64>();
     // An acceptance lands in the next block at the earliest.
@@ -52,7 +55,9 @@ pub fn choose(order: &Order, market: &Market<'_>) -> Choice {
         return Choice::Wait;
     }
     let suitable = order.bids.iter().filter(|bid| refusal(bid, market).is_none());
-    let best = suitable.min_by_key(|bid| (market.disappointing.contains(&bid.provider), bid.price, bid.provider));
+    let weighed = |bid: &Bid| market.records.get(&bid.provider).copied().unwrap_or_default().weigh(bid.price);
+    let best = suitable
+        .min_by_key(|bid| (market.disappointing.contains(&bid.provider), weighed(bid), bid.price, bid.provider));
     best.map_or(Choice::Wait, |bid| Choice::Take(*bid))
 }
 

@@ -46,6 +46,7 @@ pub fn open(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, pla
     let market = choose::Market {
         limits,
         providers: &view.providers,
+        records: &view.records,
         excluded: &providers_of(o, |state| state == OrderState::Rejected),
         disappointing: &providers_of(o, |_| true),
         refused: &failed_acceptances(o),

@@ -138,6 +138,7 @@ pub fn view(orders: Vec<Order>) -> ChainView {
     let provider = provider();
     ChainView {
         endpoints: vec![],
+        records: BTreeMap::new(),
         health: Health::Fresh,
         chain_id: 31337,
         market: Address::repeat_byte(0x3a),

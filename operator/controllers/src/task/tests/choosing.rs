@@ -6,6 +6,7 @@ use freehold_chain::view::ProviderRecord;
 use freehold_core::Address;
 use freehold_core::money::{Amount, Rate};
 use freehold_core::order::{Bid, Order};
+use freehold_core::record::Record;
 use rstest::rstest;
 
 use super::world::*;
@@ -25,6 +26,7 @@ fn bid(n: u8, hourly: u128) -> Bid {
 struct Case {
     limits: Limits,
     providers: BTreeMap<Address, ProviderRecord>,
+    records: BTreeMap<Address, Record>,
     excluded: BTreeSet<Address>,
     disappointing: BTreeSet<Address>,
     refused: BTreeSet<(Address, u128, u64)>,
@@ -43,6 +45,7 @@ impl Case {
         Self {
             limits,
             providers,
+            records: BTreeMap::new(),
             excluded: BTreeSet::new(),
             disappointing: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -59,6 +62,7 @@ impl Case {
         let market = Market {
             limits: &self.limits,
             providers: &self.providers,
+            records: &self.records,
             excluded: &self.excluded,
             disappointing: &self.disappointing,
             refused: &self.refused,
@@ -97,6 +101,16 @@ fn takes_the_cheapest_and_prefers_who_has_not_disappointed() {
     assert_eq!(case.choose(&bids[1..2]), Choice::Take(bids[1]), "better than nobody");
     case.excluded = [provider(2)].into();
     assert_eq!(case.choose(&bids[1..2]), Choice::Wait);
+}
+
+#[test]
+fn a_bad_record_has_to_be_made_up_for_by_the_price() {
+    let mut case = Case::new();
+    case.records = [(provider(2), Record { no_shows: 1, ..Record::default() })].into();
+    let dear = bid(1, 300_000);
+    assert_eq!(case.choose(&[dear, bid(2, 200_000)]), Choice::Take(dear), "a fifth as reliable, two thirds as dear");
+    assert_eq!(case.choose(&[dear, bid(2, 50_000)]), Choice::Take(bid(2, 50_000)), "a sixth as dear");
+    assert_eq!(case.choose(&[bid(2, 200_000)]), Choice::Take(bid(2, 200_000)), "better than nobody");
 }
 
 #[test]

@@ -164,6 +164,7 @@ impl World {
             balances: self.balances,
             providers: BTreeMap::from([(PROVIDER, record)]),
             endpoints: vec![],
+            records: BTreeMap::new(),
             block_time: BLOCK,
         }
     }

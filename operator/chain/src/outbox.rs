@@ -225,7 +225,7 @@ pub fn plan(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy, 
         }
     }
     for entry in lost() {
-        effects.extend(of_lost_nonce(ledger, entry, facts));
+        effects.extend(of_lost_nonce(ledger, &by_name, entry, facts));
     }
     effects.extend(gaps(ledger, entries, facts));
     // New nonces only on top of a ledger in which every nonce has its goal.
@@ -258,6 +258,12 @@ fn of_slot(slot: &Slot, entry: Option<&Entry>, facts: &Facts, policy: &Policy, n
             let claim = Claim::new(slot.nonce, &slot.hashes, entry);
             of_claim(&claim, entry, true, facts, policy, now)
         }
+        // A void that was over, and whose nonce is open all the same: its transaction, or that of the goal that had the
+        // nonce before, is no longer in the chain.
+        Some(entry) if open && entry.fills == Some(slot.nonce) => {
+            let message = format!("Nonce {} is open again; it is filled.", slot.nonce);
+            vec![Effect::Mark(Mark::new(&entry.name, State::Pending, "Reopened", message))]
+        }
         // The goal is over or gone: all that matters is that the nonce does not stay open.
         _ if used => vec![Effect::Release { nonce: slot.nonce }],
         _ if open => vec![Effect::Void { nonce: slot.nonce }],
@@ -266,10 +272,12 @@ fn of_slot(slot: &Slot, entry: Option<&Entry>, facts: &Facts, policy: &Policy, n
 }
 
 /// A goal whose own status names a nonce that the account's status does not.
-fn of_lost_nonce(ledger: &Ledger, entry: &Entry, facts: &Facts) -> Vec<Effect> {
+fn of_lost_nonce(ledger: &Ledger, by_name: &BTreeMap<&str, &Entry>, entry: &Entry, facts: &Facts) -> Vec<Effect> {
     let Some(nonce) = entry.nonce.or(entry.fills) else { return vec![] };
     if let Some(holder) = ledger.slots.iter().find(|slot| slot.nonce == nonce) {
-        let needless = !holder.hashes.is_empty();
+        // A holder that is over leaves its nonce to whatever fills it.
+        let lives = by_name.get(holder.goal.as_str()).is_some_and(|holder| !holder.state.is_final());
+        let needless = !holder.hashes.is_empty() && (lives || facts.nonce_latest > nonce);
         let mark =
             Mark::new(&entry.name, State::Obsolete, "NonceHeld", format!("Nonce {nonce} belongs to {}.", holder.goal));
         return needless.then_some(Effect::Mark(mark)).into_iter().collect();

@@ -279,7 +279,7 @@ async fn twist_request(state: &State, fault: Fault, request: &Value) -> Value {
 
 fn twist_answer(fault: Fault, request: &Value, answer: &mut Value) {
     let method = request["method"].as_str().unwrap_or_default();
-    let result = &mut answer["result"];
+    let Some(result) = answer.get_mut("result") else { return };
     match (fault, method) {
         (Fault::OtherChain { id }, "eth_chainId") => *result = json!(format!("{id:#x}")),
         (Fault::WrongHead, "eth_getBlockByNumber") if request["params"][0] == "latest" && result.is_object() => {

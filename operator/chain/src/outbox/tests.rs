@@ -226,6 +226,18 @@ fn a_nonce_that_nothing_was_signed_for_goes_to_a_void() {
 }
 
 #[test]
+fn a_void_that_is_over_is_taken_up_again_where_its_nonce_is_open() {
+    let ledger = Ledger { slots: vec![slot(3, "void", &[hash(1)])], next_nonce: Some(4) };
+    let facts = Facts { nonce_latest: 3, nonce_confirmed: 3, ..facts() };
+    let over = Entry { fills: Some(3), state: State::Obsolete, ..entry("void") };
+    let effects = plan(&ledger, std::slice::from_ref(&over), &facts, &policy(), 1);
+    assert_eq!(marks(&effects), vec![("void", State::Pending, "Reopened")]);
+    let again = Entry { state: State::Pending, ..over };
+    let effects = plan(&ledger, &[again], &facts, &policy(), 1);
+    assert_eq!(effects, vec![Effect::Send { goal: "void".into(), nonce: 3, fee: 100 }]);
+}
+
+#[test]
 fn a_signed_goal_keeps_its_nonce_even_when_it_is_over() {
     let ledger = Ledger { slots: vec![slot(0, "g", &[hash(1)])], next_nonce: Some(1) };
     let over = Entry {
@@ -262,7 +274,7 @@ fn a_foreign_transaction_is_noticed_and_its_nonce_left() {
 }
 
 /// A chain in three sentences: transactions wait, blocks take them in the order
-/// of nonces, and a reorganisation gives up to `DEPTH` blocks back.
+/// of nonces, and a reorganisation gives blocks back.
 #[derive(Clone, Debug, Default)]
 struct Chain {
     blocks: Vec<Vec<Sent>>,
@@ -303,7 +315,7 @@ impl Chain {
     }
 
     fn reorganise(&mut self, blocks: usize, keep: bool) {
-        let left = self.blocks.len().saturating_sub(blocks.min(DEPTH as usize));
+        let left = self.blocks.len().saturating_sub(blocks);
         let undone: Vec<Sent> = self.blocks.split_off(left).into_iter().flatten().collect();
         self.pool = if keep { undone } else { vec![] };
         // The other branch is longer, as it has to be to win.
@@ -487,12 +499,13 @@ enum Event {
     },
 }
 
-fn event() -> impl Strategy<Value = Event> {
+/// Reorganisations give up to `depth` blocks back.
+fn event(depth: u64) -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (0usize..6, 1usize..3).prop_map(|(effects, step)| Event::Crash { effects, step }),
         2 => Just(Event::Pass),
         3 => Just(Event::Mine),
-        1 => (1usize..=DEPTH as usize, any::<bool>()).prop_map(|(blocks, keep)| Event::Reorganise { blocks, keep }),
+        1 => (1usize..=depth as usize, any::<bool>()).prop_map(|(blocks, keep)| Event::Reorganise { blocks, keep }),
     ]
 }
 
@@ -528,8 +541,21 @@ proptest! {
     /// Dying anywhere, any number of times, with reorganisations in between:
     /// one transaction a goal, and no hole among the nonces.
     #[test]
-    fn whatever_happens_each_goal_is_reached_once(goals in 1usize..20, events in proptest::collection::vec(event(), 0..40)) {
+    fn whatever_happens_each_goal_is_reached_once(goals in 1usize..20, events in proptest::collection::vec(event(DEPTH), 0..40)) {
         run(goals, &events).check(goals);
+    }
+
+    /// Beyond the confirmed depth what was reached can be undone, and whoever asked for it asks again; the account goes
+    /// on: no nonce stays open, and the next goal is reached once.
+    #[test]
+    fn no_reorganisation_stops_the_account(goals in 1usize..4, events in proptest::collection::vec(event(3 * DEPTH), 60..120)) {
+        let mut world = run(goals, &events);
+        world.goals.insert("late".into(), Entry { created: 1_000, ..entry("late") });
+        world.settle();
+        let mined: Vec<&Sent> = world.chain.mined().map(|(_, sent)| sent).collect();
+        let nonces: Vec<u64> = mined.iter().map(|sent| sent.nonce).collect();
+        prop_assert_eq!(&nonces, &(0..nonces.len() as u64).collect::<Vec<_>>());
+        prop_assert_eq!(mined.iter().filter(|sent| sent.goal == "late").count(), 1);
     }
 }
 

@@ -54,7 +54,7 @@ journey() { (cd "$HACK/e2e" && counted python3 -m unittest -v "test_$1"); }
 
 began=$SECONDS
 "$HACK/up.sh"
-stages 16
+stages 17
 stage "unit tests of the operator's crates" 4:00 units
 stage "trainer" 1:30 trainer
 stage "contracts: unit, fuzz, invariant" 4:00 contracts
@@ -70,6 +70,7 @@ stage "journey: audit" 0:05 journey audit
 stage "journey: access" 0:20 journey access
 stage "journey: bad input" 2:00 journey input
 stage "journey: the seam under kills, deletion, budgets" 4:30 journey seam
+stage "chaos, a short form" 6:00 python3 "$HACK/chaos/run.py" --minutes 2 --seed 3 --settle 200
 stage "probe image" 0:10 "$HACK/images.sh" probe
 stage "journey: network truth" 1:30 journey network
 python3 - "$COUNTS" "$((SECONDS - began))" <<'PY'

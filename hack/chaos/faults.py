@@ -133,10 +133,11 @@ def killed_at_a_point(side):
         left = sorted(p for p in world.points(side, "seen") - world.points(side, "struck") if ".watch." not in p)
         if not left:
             return False
-        # The outbox's own points first: there a death could cost money.
-        left = [point for point in left if point.startswith("outbox.")] or left
+        # The outbox's own points always: there a death could cost money. Of the others a few, or the most frequent
+        # would always be the one.
+        own = [point for point in left if point.startswith("outbox.")]
         before = world.points(side, "struck")
-        world.arm(side, rng.sample(left, min(8, len(left))))
+        world.arm(side, own + rng.sample(left, min(8, len(left))))
         for _ in range(60):
             yield 0.25
             if world.points(side, "struck") - before:

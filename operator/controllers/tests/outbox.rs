@@ -46,6 +46,7 @@ fn settings(namespace: &str) -> Settings {
         allowed_cidrs: vec![],
         gpu_resource: "nvidia.com/gpu".into(),
         gpu_plugin: "builtin".into(),
+        signer_token: PathBuf::new(),
         cluster_uid: String::new(),
     }
 }
@@ -131,7 +132,10 @@ impl Site {
             provider_registry: contracts.provider_registry.to_string().into(),
             token: contracts.token.to_string().into(),
             address: Some(ACCOUNTS[1].0.to_string().into()),
-            signer_ref: SignerRef { secret: SecretKey { name: "key".into(), key: "key".into() } },
+            signer_ref: SignerRef {
+                secret: Some(SecretKey { name: "key".into(), key: "key".into() }),
+                ..SignerRef::default()
+            },
             confirmations: Confirmations { blocks: Some(2), finalized: false },
             caps: None,
             operator: self.ctx.settings.release.as_str().into(),

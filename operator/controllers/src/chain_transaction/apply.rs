@@ -24,6 +24,8 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use super::gather::Remembered;
+use super::refusals::Refusals;
 use super::{gather, status};
 use crate::accounts::Account;
 use crate::context::Context;
@@ -66,14 +68,26 @@ pub struct Memory {
     /// Unix seconds of the last broadcast, by goal.
     pub sent: BTreeMap<String, u64>,
     /// Calls that reverted when they were tried on top of the block `tried_at`.
-    pub refused: BTreeMap<String, Standing>,
+    pub reverted: BTreeMap<String, Standing>,
     pub tried_at: B256,
+    /// Goals that the signer refuses.
+    pub refused: Refusals,
     /// Gas that a trial used, by goal.
     pub estimates: BTreeMap<String, u64>,
     /// Own writes that the cache may not have yet.
     pub written: BTreeMap<String, Arc<ChainTransaction>>,
     /// Orders to place, by ConfigMap.
     pub stored: BTreeMap<String, Arc<StoredOrder>>,
+}
+
+impl Memory {
+    pub fn of(&self, goal: &str, now: u64) -> Remembered<'_> {
+        Remembered {
+            reverted: self.reverted.get(goal),
+            refused: self.refused.of(goal, now),
+            sent_at: self.sent.get(goal).copied(),
+        }
+    }
 }
 
 /// Whether anything was changed, so that there may be more to do now.
@@ -169,7 +183,8 @@ impl Pass<'_> {
         Ok(progress)
     }
 
-    /// Tries the calls, then stores the nonces of those that would succeed.
+    /// Tries the calls and asks the signer, then stores the nonces of those that both let through:
+    /// a goal that either refuses costs no nonce.
     async fn allocate(&mut self, effects: &[Effect]) -> Result<Progress, Error> {
         let asked: Vec<(&str, u64)> = effects
             .iter()
@@ -178,27 +193,56 @@ impl Pass<'_> {
                 _ => None,
             })
             .collect();
-        let Some(mut next) = asked.iter().map(|(_, nonce)| *nonce).min() else { return Ok(Progress::None) };
+        let Some(first) = asked.iter().map(|(_, nonce)| *nonce).min() else { return Ok(Progress::None) };
         let objects = asked.iter().map(|(goal, _)| self.goal(goal)).collect::<Result<Vec<_>, _>>()?;
         let trials = try_join_all(objects.iter().map(|object| self.try_call(object))).await?;
-        let mut ledger = self.ledger.clone();
-        for (object, trial) in objects.iter().zip(trials) {
-            let goal = object.name_any();
+        let mut possible = Vec::new();
+        for (object, trial) in objects.into_iter().zip(trials) {
             match trial {
                 Trial::Gas(gas) => {
-                    self.memory.estimates.insert(goal.clone(), gas);
-                    hold(&mut ledger, next, &goal, vec![]);
-                    next += 1;
+                    self.memory.estimates.insert(object.name_any(), gas);
+                    possible.push(object);
                 }
                 Trial::Refused(standing) => {
-                    self.memory.refused.insert(goal, standing);
+                    self.memory.reverted.insert(object.name_any(), standing);
                 }
             }
+        }
+        let mut ledger = self.ledger.clone();
+        let allowed = self.let_through(possible, first).await?;
+        for (nonce, object) in (first..).zip(allowed) {
+            hold(&mut ledger, nonce, &object.name_any(), vec![]);
         }
         failpoint("outbox.allocating");
         self.store(ledger).await?;
         failpoint("outbox.allocated");
         Ok(Progress::Made)
+    }
+
+    /// Those of the goals that the signer would sign for, at consecutive nonces.
+    async fn let_through(
+        &mut self,
+        objects: Vec<Arc<ChainTransaction>>,
+        first: u64,
+    ) -> Result<Vec<Arc<ChainTransaction>>, Error> {
+        if objects.is_empty() {
+            return Ok(objects);
+        }
+        let fee = gather::fee(&self.account.rpc, self.view.latest.block.hash).await?;
+        let requests = (first..)
+            .zip(&objects)
+            .map(|(nonce, object)| self.request(object, nonce, fee))
+            .collect::<Result<Vec<_>, _>>()?;
+        let refusals = self.account.signer.check(&requests).await?;
+        let now = self.now();
+        let mut allowed = Vec::new();
+        for (object, refusal) in objects.into_iter().zip(refusals) {
+            match refusal {
+                None => allowed.push(object),
+                Some(refusal) => self.memory.refused.remember(&object.name_any(), &refusal, now),
+            }
+        }
+        Ok(allowed)
     }
 
     /// What the chain holds against the call, or the gas that it would use.
@@ -220,18 +264,29 @@ impl Pass<'_> {
         }
     }
 
-    /// Signs, stores the hashes with account and goals, and only then broadcasts.
+    /// Signs, stores the hashes with account and goals, and only then broadcasts. What the signer
+    /// refuses is left to the next plan.
     async fn send(&mut self, effects: &[Effect]) -> Result<Progress, Error> {
-        let mut outgoing = Vec::new();
+        let (mut outgoing, mut refused) = (Vec::new(), Progress::None);
         for effect in effects {
-            if let Effect::Send { goal, nonce, fee } = effect {
-                let object = self.goal(goal)?;
-                let signed = self.sign(&object, *nonce, *fee).await?;
-                outgoing.push(Outgoing { object, nonce: *nonce, fee: *fee, signed });
+            let Effect::Send { goal, nonce, fee } = effect else { continue };
+            let object = self.goal(goal)?;
+            let request = self.request(&object, *nonce, *fee)?;
+            match self.account.signer.sign_transaction(request).await {
+                Ok(signed) => {
+                    self.memory.refused.forget(goal);
+                    outgoing.push(Outgoing { object, nonce: *nonce, fee: *fee, signed });
+                }
+                Err(signer::Error::Refused { refusal, .. }) => {
+                    tracing::warn!(account = %self.account.name, goal, nonce, %refusal, "the signer refused");
+                    self.memory.refused.remember(goal, &refusal, self.now());
+                    refused = Progress::Made;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         if outgoing.is_empty() {
-            return Ok(Progress::None);
+            return Ok(refused);
         }
         outgoing.sort_by_key(|transaction| transaction.nonce);
         failpoint("outbox.signed");
@@ -271,7 +326,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn sign(&self, object: &ChainTransaction, nonce: u64, fee: u128) -> Result<Signed, Error> {
+    /// The goal's transaction; a function of what is stored, so that signing again gives the same.
+    fn request<'b>(&'b self, object: &'b ChainTransaction, nonce: u64, fee: u128) -> Result<SignRequest<'b>, Error> {
         let goal = &object.spec.goal;
         let stored = self.stored(goal);
         let call = call_of(goal, self.view, stored)?;
@@ -288,7 +344,7 @@ impl Pass<'_> {
             input: call.data,
             ..TxEip1559::default()
         };
-        Ok(self.account.signer.sign_transaction(SignRequest { goal, stored, transaction }).await?)
+        Ok(SignRequest { goal, stored, transaction })
     }
 
     /// Drops those whose nonce has as many signatures as may be stored.
@@ -366,6 +422,7 @@ impl Pass<'_> {
             if mark.state.is_final() || mark.reverted {
                 self.memory.sent.remove(&mark.goal);
                 self.memory.estimates.remove(&mark.goal);
+                self.memory.refused.forget(&mark.goal);
             }
             statuses.push((object, status));
             if statuses.len() >= limit {

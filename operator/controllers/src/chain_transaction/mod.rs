@@ -4,6 +4,7 @@
 
 mod apply;
 mod gather;
+mod refusals;
 mod retention;
 mod status;
 mod worker;

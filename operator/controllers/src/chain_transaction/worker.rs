@@ -94,7 +94,7 @@ impl Worker {
             return Ok(());
         };
         if self.memory.tried_at != view.latest.block.hash {
-            self.memory.refused.clear();
+            self.memory.reverted.clear();
             self.memory.tried_at = view.latest.block.hash;
         }
         let api: Api<ComputeAccount> = Api::all(self.ctx.client.clone());
@@ -104,6 +104,7 @@ impl Worker {
             .map_err(Error::kube(format!("account {} cannot be read", self.account.name)))?;
         let ledger = gather::ledger(object.status.as_ref());
         let objects = self.objects();
+        self.memory.refused.retain(|goal| objects.contains_key(goal));
         let open = objects.values().filter(|object| !goals::state(object).is_final()).count();
         if open == 0 && ledger.slots.is_empty() {
             let nonces = idle_health(&self.account, &view, &ledger).await?;
@@ -175,7 +176,7 @@ impl Worker {
                 let recent = self.foreign.as_ref().filter(|(_, at)| at.elapsed() < FOREIGN);
                 report.nonces = recent.map(|(found, _)| found.clone()).unwrap_or_default();
             }
-            NonceHealth::Stuck { .. } => {}
+            NonceHealth::Stuck { .. } | NonceHealth::Refused { .. } => {}
         }
         self.account.report.send_if_modified(|known| {
             let changed = *known != report;
@@ -266,14 +267,8 @@ fn entries(pass: &Pass<'_>) -> Vec<Entry> {
         .iter()
         .filter(|(name, object)| !goals::state(object).is_final() || held(name))
         .map(|(name, object)| {
-            let memory = &pass.memory;
-            gather::entry(
-                object,
-                pass.view,
-                pass.stored(&object.spec.goal),
-                memory.refused.get(name),
-                memory.sent.get(name).copied(),
-            )
+            let remembered = pass.memory.of(name, now(pass));
+            gather::entry(object, pass.view, pass.stored(&object.spec.goal), &remembered)
         })
         .collect()
 }

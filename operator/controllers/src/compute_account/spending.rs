@@ -89,7 +89,8 @@ mod tests {
             block_time: "2s".into(),
             windows: Default::default(),
         };
-        let signer_ref = SignerRef { secret: SecretKey { name: "key".into(), key: "key".into() } };
+        let signer_ref =
+            SignerRef { secret: Some(SecretKey { name: "key".into(), key: "key".into() }), ..SignerRef::default() };
         let zero = "0x0000000000000000000000000000000000000000";
         let spec = ComputeAccountSpec {
             role,

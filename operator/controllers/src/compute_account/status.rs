@@ -142,6 +142,13 @@ fn claims(observed: &Observed<'_>) -> Vec<Claim> {
                 "Nonce {nonce} ({goal}) finds no block although its fee was raised. Look at the chain's fees and the account's coin balance."
             ),
         ),
+        NonceHealth::Refused { nonce, reason } => Claim::no(
+            types::NONCE_HEALTHY,
+            "SignerRefused",
+            format!(
+                "Nonce {nonce} cannot be filled, and what comes after it waits: {reason}. Correct the signer's policy."
+            ),
+        ),
     };
     let first = [&signer, &chain, &nonces].into_iter().find(|claim| claim.status != conditions::Status::True);
     let ready = match first {

@@ -154,6 +154,14 @@ impl Journal {
 }
 
 #[cfg(test)]
+impl Journal {
+    /// A journal on a volume that takes no more.
+    pub fn unwritable(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: File::open(path).expect("file"), whole: 0 }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use alloy::primitives::B256;
 

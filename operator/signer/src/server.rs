@@ -77,6 +77,7 @@ impl Asked {
 }
 
 /// Why nothing is signed.
+#[derive(Debug)]
 enum No {
     Policy(Refusal),
     Failure(Failure),
@@ -275,4 +276,86 @@ fn refused(refusal: Refusal) -> Answer {
     let mut response = content("application/problem+json", bytes.into());
     *response.status_mut() = StatusCode::FORBIDDEN;
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::consensus::TxEip1559;
+    use alloy::primitives::{Address, B256, TxKind};
+    use freehold_api::Goal;
+    use freehold_gateway::reviews::{ReviewTokens, Unavailable};
+
+    use super::*;
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl ReviewTokens for Nobody {
+        async fn user_of(&self, _: &str) -> Result<Option<String>, Unavailable> {
+            Ok(None)
+        }
+    }
+
+    fn server(folder: &std::path::Path, journal: Journal) -> Server {
+        let policy = folder.join("policy.json");
+        let text = serde_json::json!({
+            "chainId": 1, "market": Address::ZERO, "providerRegistry": Address::ZERO,
+            "token": { "address": Address::ZERO, "decimals": 6 }, "goals": ["void"], "period": "24h",
+            "tokens": "0", "fees": "1", "signaturesPerMinute": 10_000,
+        });
+        std::fs::write(&policy, text.to_string()).expect("policy");
+        let clock: Clock = Arc::new(|| 1_800_000_000);
+        Server::new(Parts {
+            key: PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).expect("key"),
+            policy,
+            journal,
+            state: State::default(),
+            reviews: Reviews::new(Arc::new(Nobody), clock.clone()),
+            operator: "operator".into(),
+            clock,
+        })
+    }
+
+    fn void(server: &Server) -> SignTransaction {
+        let transaction = TxEip1559 { chain_id: 1, to: TxKind::Call(server.address()), ..TxEip1559::default() };
+        SignTransaction { goal: Goal::Void { nonce: 0 }, transaction }
+    }
+
+    fn slug(no: No) -> &'static str {
+        match no {
+            No::Failure(failure) => failure.slug,
+            No::Policy(refusal) => panic!("{refusal}"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_signed_that_is_not_recorded() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("journal");
+        std::fs::write(&path, "").expect("file");
+        let server = server(folder.path(), Journal::unwritable(&path));
+        let asked = void(&server);
+        let no = server.sign("operator", Request::Transaction(&asked)).expect_err("refused");
+        assert_eq!(slug(no), "no-journal");
+        let decision = policy::judge(
+            &server.policy().expect("policy"),
+            server.address(),
+            &State::default(),
+            Request::Transaction(&asked),
+            1,
+        );
+        assert!(!server.desk().state.knows(&decision.expect("allowed").hash), "and it does not count");
+    }
+
+    #[test]
+    fn nobody_fills_the_journal_by_asking() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (journal, _) = Journal::open(&folder.path().join("journal")).expect("journal");
+        let server = server(folder.path(), journal);
+        server.desk().minute = (1_800_000_000 / 60, DECISIONS - 1);
+        let asked = void(&server);
+        assert!(server.sign("operator", Request::Transaction(&asked)).is_ok());
+        let no = server.sign("operator", Request::Transaction(&asked)).expect_err("refused");
+        assert_eq!(slug(no), "busy");
+    }
 }

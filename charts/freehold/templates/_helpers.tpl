@@ -27,6 +27,36 @@ app.kubernetes.io/component: {{ .component }}
 {{- printf "%s-agent" .Release.Namespace -}}
 {{- end -}}
 
+{{- define "freehold.signerNamespace" -}}
+{{- .Values.signer.namespace | default (printf "%s-signer" .Release.Namespace) -}}
+{{- end -}}
+
+{{/* Goals that the signer signs for: those that the release's roles pursue, unless the values name others. */}}
+{{- define "freehold.signerGoals" -}}
+{{- $goals := .Values.signer.policy.goals -}}
+{{- if not $goals -}}
+{{- $goals = list "approve" "closeOrder" "acceptResult" "noShow" "withdraw" "void" -}}
+{{- if .Values.tenant.enabled -}}
+{{- $goals = concat $goals (list "placeOrder" "acceptBid" "cancelOrder" "rejectResult") -}}
+{{- end -}}
+{{- if .Values.provider.enabled -}}
+{{- $goals = concat $goals (list "bid" "unbid" "reclaim" "start" "decline" "deliver" "register") -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $goals -}}
+{{- end -}}
+
+{{/* Where the account's signatures come from, as ComputeAccount.spec.signerRef. */}}
+{{- define "freehold.signerRef" -}}
+{{- if .Values.signer.enabled -}}
+url: http://{{ .Release.Name }}-signer.{{ include "freehold.signerNamespace" . }}.svc:8080
+{{- else if .Values.account.signerRef -}}
+{{- toYaml .Values.account.signerRef -}}
+{{- else -}}
+secret: {{- toYaml .Values.account.keySecret | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
 {{- define "freehold.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

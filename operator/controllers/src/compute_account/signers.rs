@@ -60,7 +60,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_token_is_named() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        freehold_testkit::chain::install_tls();
         let signer = SignerRef { url: Some("http://127.0.0.1:1".into()), ..SignerRef::default() };
         let problem = connect(Path::new("/nothing/token"), &signer, None).await.err().expect("unreachable");
         assert_eq!(problem.reason(), "Unreachable");

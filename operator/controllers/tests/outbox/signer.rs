@@ -76,7 +76,7 @@ impl Site {
         let policy = json!({
             "chainId": CHAIN_ID, "market": contracts.market, "providerRegistry": contracts.provider_registry,
             "token": { "address": contracts.token, "decimals": 6 }, "goals": goals, "period": "24h",
-            "tokens": tokens, "fees": "1", "signaturesPerMinute": 1000,
+            "tokens": tokens, "fees": "1", "allowance": "1000", "signaturesPerMinute": 1000,
         });
         std::fs::write(self.folder.path().join("policy.json"), policy.to_string()).expect("policy");
     }
@@ -147,7 +147,7 @@ async fn a_signer_elsewhere_signs_what_its_policy_allows() {
     signer.start(&site).await;
     let back = async || {
         site.is(&third, TransactionState::Confirmed).await
-            && says(types::SIGNER_REACHABLE, "KeyLoaded").await
+            && says(types::SIGNER_REACHABLE, "Answers").await
             && site.status().await.in_flight.is_empty()
     };
     site.run_until("", "the third order is placed", back).await;

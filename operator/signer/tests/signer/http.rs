@@ -204,6 +204,6 @@ fn a_keystore_opens_with_its_password_alone() {
     let expected: B256 = "0x7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d".parse().expect("key");
     assert_eq!(key.to_bytes(), expected);
     std::fs::write(&password, "another").expect("password");
-    let error = freehold_signer::open(&keystore, &password).err().expect("refused").to_string();
+    let error = freehold_signer::open(&keystore, &password).expect_err("refused").to_string();
     assert!(error.contains("key.json") && !error.contains("another"), "{error}");
 }

@@ -46,6 +46,18 @@ app.kubernetes.io/component: {{ .component }}
 {{- toJson $goals -}}
 {{- end -}}
 
+{{/* Gateways that a tenant's tokens may be for, and the one that a provider registers as its own. */}}
+{{- define "freehold.signerGateways" -}}
+{{- $gateways := list -}}
+{{- if .Values.tenant.enabled -}}
+{{- $gateways = concat $gateways .Values.signer.policy.gateways -}}
+{{- end -}}
+{{- if .Values.provider.enabled -}}
+{{- $gateways = append $gateways (regexReplaceAll "^https?://([^/]+).*$" .Values.provider.gatewayUrl "${1}") -}}
+{{- end -}}
+{{- toJson $gateways -}}
+{{- end -}}
+
 {{/* Where the account's signatures come from, as ComputeAccount.spec.signerRef. */}}
 {{- define "freehold.signerRef" -}}
 {{- if .Values.signer.enabled -}}

@@ -152,6 +152,8 @@ impl Reader<'_> {
     fn register(&self, gateway: &str, attributes: &str) -> Result<(), Refusal> {
         let call: ProviderRegistry::registerCall = self.call("ProviderRegistry", self.policy.registry)?;
         same(rule::CALLDATA, "gateway", call.gateway.as_str(), gateway)?;
+        let host = gateway.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        self.policy.allows_gateway(host)?;
         if call.attributes[..] != *attributes.as_bytes() {
             return Err(Refusal::new(rule::CALLDATA, "other attributes", "the goal's"));
         }

@@ -27,7 +27,7 @@ pub struct Policy {
     pub decimals: u8,
     /// Names of goals.
     pub goals: BTreeSet<String>,
-    /// Hosts that tokens may be made for.
+    /// Hosts that tokens may be made for, and that a provider may register as its own.
     pub gateways: Vec<String>,
     /// Seconds.
     pub period: u64,

@@ -113,10 +113,7 @@ fn token(policy: &Policy, asked: &SignAccess, now: u64) -> Result<Decision, Refu
     if *market != policy.market {
         return Err(Refusal::new(rule::CONTRACT, market, format!("Market {}", policy.market)));
     }
-    if !is_host(&claims.host) || !policy.gateways.iter().any(|pattern| fits(pattern, &claims.host)) {
-        let host: String = claims.host.chars().take(253).collect();
-        return Err(Refusal::new(rule::GATEWAY, host, list(policy.gateways.iter())));
-    }
+    policy.allows_gateway(&claims.host)?;
     if !are_scopes(&claims.scopes) {
         let scopes: String = claims.scopes.chars().take(64).collect();
         return Err(Refusal::new(rule::SCOPES, scopes, "a sorted list of logs, read, write"));
@@ -126,6 +123,17 @@ fn token(policy: &Policy, asked: &SignAccess, now: u64) -> Result<Decision, Refu
         return Err(Refusal::new(rule::EXPIRY, format!("{ahead} s ahead"), format!("{} s", access::MAX_LIFE)));
     }
     Ok(Decision { hash: claims.signing_hash(*chain_id, *market), spend: None, fee: None })
+}
+
+impl Policy {
+    /// Gateways that tokens are for, and that a provider says are its own.
+    pub fn allows_gateway(&self, host: &str) -> Result<(), Refusal> {
+        if is_host(host) && self.gateways.iter().any(|pattern| fits(pattern, host)) {
+            return Ok(());
+        }
+        let host: String = host.chars().take(253).collect();
+        Err(Refusal::new(rule::GATEWAY, host, list(self.gateways.iter())))
+    }
 }
 
 /// What the period has left.

@@ -384,6 +384,17 @@ fn gateway_tokens_are_short_and_for_known_gateways() {
     }
 }
 
+#[test]
+fn a_provider_registers_its_own_gateway_alone() {
+    let judged = |gateways: &[&str]| {
+        let policy = Policy { gateways: gateways.iter().map(ToString::to_string).collect(), ..policy() };
+        let asked = register("https://gpu.example");
+        judge(&policy, account(), &State::default(), Request::Transaction(&asked), NOW).map_err(|refusal| refusal.rule)
+    };
+    assert!(judged(&["gpu.example"]).is_ok());
+    assert_eq!(judged(&["gpu.example:8443", "other.example"]).expect_err("refused"), rule::GATEWAY);
+}
+
 /// What a compromised operator may ask for, in any order.
 #[derive(Clone, Debug)]
 struct Ask {

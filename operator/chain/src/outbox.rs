@@ -27,8 +27,10 @@ use freehold_core::money::Amount;
 use crate::goal::Standing;
 use crate::rpc::Receipt;
 
+mod health;
 mod purse;
 
+pub use health::{NonceHealth, nonce_health};
 use purse::Purse;
 
 /// Transactions of an account that may wait for a block at once: nodes promise no more room than that.
@@ -184,19 +186,6 @@ impl Mark {
     }
 }
 
-/// Something an operator should look at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NonceHealth {
-    #[default]
-    Healthy,
-    /// A transaction was sent with the account's key by somebody else.
-    Foreign { nonce: u64 },
-    /// The lowest nonce has waited for longer than replacing should take.
-    Stuck { nonce: u64, goal: String },
-    /// The signer will not even fill the lowest nonce; what comes after it waits.
-    Refused { nonce: u64, reason: String },
-}
-
 /// Order in which goals get their nonces: what frees or saves money first.
 pub fn rank(goal: &Goal) -> u8 {
     match goal {
@@ -240,24 +229,6 @@ pub fn plan(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy, 
         effects.extend(queue(ledger, entries, facts, policy));
     }
     effects
-}
-
-/// Whether the account's nonces are what this operator made them.
-pub fn nonce_health(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy, now: u64) -> NonceHealth {
-    if let Some(next) = ledger.next_nonce.filter(|next| facts.nonce_latest > *next) {
-        return NonceHealth::Foreign { nonce: next };
-    }
-    let lowest = ledger.slots.iter().filter(|slot| slot.nonce >= facts.nonce_latest).min_by_key(|slot| slot.nonce);
-    let Some(slot) = lowest else { return NonceHealth::Healthy };
-    let entry = entries.iter().find(|entry| entry.name == slot.goal);
-    if let Some(reason) = entry.filter(|_| slot.hashes.is_empty()).and_then(|entry| entry.refused.clone()) {
-        return NonceHealth::Refused { nonce: slot.nonce, reason };
-    }
-    let since = entry.and_then(|entry| entry.signed_at).unwrap_or(now);
-    if now.saturating_sub(since) > policy.replace_after.saturating_mul(4) {
-        return NonceHealth::Stuck { nonce: slot.nonce, goal: slot.goal.clone() };
-    }
-    NonceHealth::Healthy
 }
 
 fn of_slot(slot: &Slot, entry: Option<&Entry>, facts: &Facts, policy: &Policy, now: u64) -> Vec<Effect> {
@@ -377,9 +348,9 @@ fn underway(claim: &Claim, entry: &Entry, facts: &Facts, policy: &Policy, now: u
     if claim.hashes.is_empty() {
         return unsigned(claim, entry, facts);
     }
+    let due = entry.sent_at.is_none_or(|at| now.saturating_sub(at) >= policy.resend_after);
     if let Some(reason) = &entry.refused {
-        // What was signed before may still find a block.
-        return vec![Effect::Mark(Mark::new(&entry.name, State::Submitted, SIGNER_REFUSED, sentence(reason)))];
+        return refused(claim, entry, reason, due);
     }
     let mut effects = Vec::new();
     if entry.state == State::Mined {
@@ -405,10 +376,18 @@ fn underway(claim: &Claim, entry: &Entry, facts: &Facts, policy: &Policy, now: u
     }
     if !patient && claim.hashes.len() < MAX_HASHES && fee < ceiling(facts) {
         effects.push(send(raised(fee)));
-    } else if entry.sent_at.is_none_or(|at| now.saturating_sub(at) >= policy.resend_after) {
+    } else if due {
         effects.push(send(fee));
     }
     effects
+}
+
+/// No more is signed, but what was signed before may still find a block.
+fn refused(claim: &Claim, entry: &Entry, reason: &str, due: bool) -> Vec<Effect> {
+    let mark = Mark::new(&entry.name, State::Submitted, SIGNER_REFUSED, sentence(reason));
+    let again = entry.max_fee.filter(|_| due && entry.buildable);
+    let send = again.map(|fee| Effect::Send { goal: entry.name.clone(), nonce: claim.nonce, fee });
+    [Effect::Mark(mark)].into_iter().chain(send).collect()
 }
 
 /// Nothing was ever signed for the nonce: it may still go to a void.

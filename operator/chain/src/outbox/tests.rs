@@ -264,9 +264,13 @@ fn the_nonce_of_a_refused_goal_goes_to_a_void() {
 fn what_was_signed_before_a_refusal_keeps_its_nonce() {
     let ledger = Ledger { slots: vec![slot(3, "g", &[hash(1)])], next_nonce: Some(4) };
     let at_three = Facts { nonce_latest: 3, ..facts() };
-    let effects = plan(&ledger, &[refused(submitted("g", 3, hash(1)))], &at_three, &policy(), 1_000);
+    let goal = refused(submitted("g", 3, hash(1)));
+    let effects = plan(&ledger, std::slice::from_ref(&goal), &at_three, &policy(), 4);
     assert_eq!(marks(&effects), [("g", State::Submitted, "SignerRefused")]);
     assert_eq!(effects.len(), 1);
+    // Sent again as it is, however long it takes; no fee is raised.
+    let effects = plan(&ledger, &[goal], &at_three, &policy(), 1_000);
+    assert_eq!(effects[1..], [Effect::Send { goal: "g".into(), nonce: 3, fee: 100 }]);
 }
 
 #[test]
@@ -461,10 +465,11 @@ impl World {
     }
 
     fn send(&mut self, goal: &str, nonce: u64, fee: u128, step: usize) -> bool {
-        assert!(!self.refused.contains(goal), "the signer is not asked again before its time");
         let hash = alloy::primitives::keccak256(format!("{goal} {nonce} {fee}"));
         let slot = self.ledger.slots.iter_mut().find(|slot| slot.nonce == nonce).expect("allocated");
         assert_eq!(slot.goal, goal, "a nonce belongs to one goal");
+        let known = slot.hashes.contains(&hash);
+        assert!(known || !self.refused.contains(goal), "the signer is asked for nothing new before its time");
         if !slot.hashes.contains(&hash) {
             slot.hashes.push(hash);
         }

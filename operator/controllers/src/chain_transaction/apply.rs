@@ -13,12 +13,10 @@ use freehold_chain::calldata::{self, StoredOrder, call_of};
 use freehold_chain::failpoint::failpoint;
 use freehold_chain::goal::Standing;
 use freehold_chain::outbox::{Effect, Ledger, MAX_HASHES, Mark, Slot};
-use freehold_chain::revert::{self, Class};
 use freehold_chain::rpc;
 use freehold_chain::signer::{self, SignRequest, Signed};
 use freehold_chain::view::ChainView;
 use freehold_core::B256;
-use futures::future::try_join_all;
 use futures::stream::{self, StreamExt};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
@@ -113,6 +111,8 @@ pub struct Pass<'a> {
     /// As read at the start of the pass, with own writes since.
     pub object: ComputeAccount,
     pub ledger: Ledger,
+    /// What to offer a unit of gas, in wei.
+    pub fee: u128,
     pub objects: BTreeMap<String, Arc<ChainTransaction>>,
     pub memory: &'a mut Memory,
 }
@@ -126,11 +126,11 @@ struct Outgoing {
 }
 
 impl Pass<'_> {
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.ctx.clock.now().as_second()).unwrap_or(0)
     }
 
-    fn goal(&self, name: &str) -> Result<Arc<ChainTransaction>, Error> {
+    pub(super) fn goal(&self, name: &str) -> Result<Arc<ChainTransaction>, Error> {
         self.objects.get(name).cloned().ok_or_else(|| Error::Uncached(name.to_owned()))
     }
 
@@ -183,87 +183,6 @@ impl Pass<'_> {
         Ok(progress)
     }
 
-    /// Tries the calls and asks the signer, then stores the nonces of those that both let through:
-    /// a goal that either refuses costs no nonce.
-    async fn allocate(&mut self, effects: &[Effect]) -> Result<Progress, Error> {
-        let asked: Vec<(&str, u64)> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Allocate { goal, nonce } => Some((goal.as_str(), *nonce)),
-                _ => None,
-            })
-            .collect();
-        let Some(first) = asked.iter().map(|(_, nonce)| *nonce).min() else { return Ok(Progress::None) };
-        let objects = asked.iter().map(|(goal, _)| self.goal(goal)).collect::<Result<Vec<_>, _>>()?;
-        let trials = try_join_all(objects.iter().map(|object| self.try_call(object))).await?;
-        let mut possible = Vec::new();
-        for (object, trial) in objects.into_iter().zip(trials) {
-            match trial {
-                Trial::Gas(gas) => {
-                    self.memory.estimates.insert(object.name_any(), gas);
-                    possible.push(object);
-                }
-                Trial::Refused(standing) => {
-                    self.memory.reverted.insert(object.name_any(), standing);
-                }
-            }
-        }
-        let mut ledger = self.ledger.clone();
-        let allowed = self.let_through(possible, first).await?;
-        for (nonce, object) in (first..).zip(allowed) {
-            hold(&mut ledger, nonce, &object.name_any(), vec![]);
-        }
-        failpoint("outbox.allocating");
-        self.store(ledger).await?;
-        failpoint("outbox.allocated");
-        Ok(Progress::Made)
-    }
-
-    /// Those of the goals that the signer would sign for, at consecutive nonces.
-    async fn let_through(
-        &mut self,
-        objects: Vec<Arc<ChainTransaction>>,
-        first: u64,
-    ) -> Result<Vec<Arc<ChainTransaction>>, Error> {
-        if objects.is_empty() {
-            return Ok(objects);
-        }
-        let fee = gather::fee(&self.account.rpc, self.view.latest.block.hash).await?;
-        let requests = (first..)
-            .zip(&objects)
-            .map(|(nonce, object)| self.request(object, nonce, fee))
-            .collect::<Result<Vec<_>, _>>()?;
-        let refusals = self.account.signer.check(&requests).await?;
-        let now = self.now();
-        let mut allowed = Vec::new();
-        for (object, refusal) in objects.into_iter().zip(refusals) {
-            match refusal {
-                None => allowed.push(object),
-                Some(refusal) => self.memory.refused.remember(&object.name_any(), &refusal, now),
-            }
-        }
-        Ok(allowed)
-    }
-
-    /// What the chain holds against the call, or the gas that it would use.
-    async fn try_call(&self, object: &ChainTransaction) -> Result<Trial, Error> {
-        let call = call_of(&object.spec.goal, self.view, self.stored(&object.spec.goal))?;
-        match self.account.rpc.estimate_gas(self.view.account, call.to, call.value, &call.data).await {
-            Ok(gas) => Ok(Trial::Gas(gas)),
-            Err(rpc::Error::Refused { message, data, .. }) => Ok(Trial::Refused(match data {
-                Some(data) => {
-                    let revert = revert::explain(&data);
-                    match revert.class {
-                        Class::Never => Standing::Impossible(revert.sentence),
-                        Class::Later | Class::Money => Standing::NotYet(revert.sentence),
-                    }
-                }
-                None => Standing::NotYet(message),
-            })),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Signs, stores the hashes with account and goals, and only then broadcasts. What the signer
     /// refuses is left to the next plan.
     async fn send(&mut self, effects: &[Effect]) -> Result<Progress, Error> {
@@ -274,12 +193,16 @@ impl Pass<'_> {
             let request = self.request(&object, *nonce, *fee)?;
             match self.account.signer.sign_transaction(request).await {
                 Ok(signed) => {
-                    self.memory.refused.forget(goal);
+                    if !is_known(&object, &signed) {
+                        self.memory.refused.forget(goal);
+                    }
                     outgoing.push(Outgoing { object, nonce: *nonce, fee: *fee, signed });
                 }
                 Err(signer::Error::Refused { refusal, .. }) => {
                     tracing::warn!(account = %self.account.name, goal, nonce, %refusal, "the signer refused");
-                    self.memory.refused.remember(goal, &refusal, self.now());
+                    let now = self.now();
+                    self.memory.refused.remember(goal, &refusal, now);
+                    self.memory.sent.insert(goal.clone(), now);
                     refused = Progress::Made;
                 }
                 Err(error) => return Err(error.into()),
@@ -327,7 +250,12 @@ impl Pass<'_> {
     }
 
     /// The goal's transaction; a function of what is stored, so that signing again gives the same.
-    fn request<'b>(&'b self, object: &'b ChainTransaction, nonce: u64, fee: u128) -> Result<SignRequest<'b>, Error> {
+    pub(super) fn request<'b>(
+        &'b self,
+        object: &'b ChainTransaction,
+        nonce: u64,
+        fee: u128,
+    ) -> Result<SignRequest<'b>, Error> {
         let goal = &object.spec.goal;
         let stored = self.stored(goal);
         let call = call_of(goal, self.view, stored)?;
@@ -387,7 +315,7 @@ impl Pass<'_> {
     }
 
     /// Compare-and-swap on the account's status.
-    async fn store(&mut self, ledger: Ledger) -> Result<Progress, Error> {
+    pub(super) async fn store(&mut self, ledger: Ledger) -> Result<Progress, Error> {
         if ledger == self.ledger {
             return Ok(Progress::None);
         }
@@ -464,20 +392,20 @@ impl Pass<'_> {
     }
 }
 
-/// What trying a call showed.
-enum Trial {
-    Gas(u64),
-    Refused(Standing),
-}
-
 /// The nonce is the goal's from now on; hashes that are there already stay.
-fn hold(ledger: &mut Ledger, nonce: u64, goal: &str, hashes: Vec<B256>) {
+pub(super) fn hold(ledger: &mut Ledger, nonce: u64, goal: &str, hashes: Vec<B256>) {
     match ledger.slots.iter_mut().find(|slot| slot.nonce == nonce) {
         Some(slot) => goal.clone_into(&mut slot.goal),
         None => ledger.slots.push(Slot { nonce, goal: goal.to_owned(), hashes }),
     }
     ledger.slots.sort_by_key(|slot| slot.nonce);
     ledger.next_nonce = Some(ledger.next_nonce.unwrap_or(0).max(nonce + 1));
+}
+
+/// Signed once more, rather than anew.
+fn is_known(object: &ChainTransaction, signed: &Signed) -> bool {
+    let hash = signed.hash.to_string();
+    object.status.as_ref().is_some_and(|status| status.hashes.iter().any(|known| known.as_str() == hash))
 }
 
 async fn write(

@@ -154,7 +154,7 @@ async fn receipts(
 
 /// What to offer a unit of gas, in wei: twice the base fee lasts six full blocks, and a tenth of the
 /// whole goes to the block's maker.
-pub async fn fee(rpc: &Rpc, latest: B256) -> Result<u128, rpc::Error> {
+async fn fee(rpc: &Rpc, latest: B256) -> Result<u128, rpc::Error> {
     let base = rpc.header_by_hash(latest).await?.map_or(0, |header| header.base_fee);
     let tip = match rpc.priority_fee().await {
         Ok(tip) => tip,

@@ -118,6 +118,7 @@ impl Worker {
             view: &view,
             object,
             ledger,
+            fee: 0,
             objects,
             memory: &mut self.memory,
         };
@@ -217,6 +218,7 @@ fn version(object: &ChainTransaction) -> u64 {
 
 async fn run(pass: &mut Pass<'_>) -> Result<Report, Error> {
     let facts = gather::facts(&pass.account.rpc, pass.view, &pass.ledger, &entries(pass)).await?;
+    pass.fee = facts.fee;
     // Before new nonces go on top of it: afterwards a foreign one could not be told from them.
     let found = nonce_health(&pass.ledger, &entries(pass), &facts, &policy(pass), now(pass));
     for _ in 0..ROUNDS {

@@ -30,6 +30,7 @@ use crate::calldata::StoredOrder;
 
 /// Longest wait for a signer's answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// A transaction and what it is for.
 #[derive(Clone, Debug)]
@@ -103,7 +104,11 @@ fn signature(bytes: &[u8]) -> Result<Signature, Error> {
 
 /// A client that follows no redirect: a token goes to the signer and nowhere else.
 fn http(url: &reqwest::Url) -> Result<reqwest::Client, reqwest::Error> {
-    let builder = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).no_proxy();
+    let builder = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .connect_timeout(CONNECT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
     // Plain http needs no certificates, and a container may have none.
     match url.scheme() {
         "http" => builder.tls_certs_only(std::iter::empty()),

@@ -27,6 +27,7 @@ pub use web3signer::Web3Signer;
 pub use wire::Refusal;
 
 use crate::calldata::StoredOrder;
+use crate::failpoint::crossing;
 
 /// Longest wait for a signer's answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,16 +121,20 @@ fn http(url: &reqwest::Url) -> Result<reqwest::Client, reqwest::Error> {
 /// Longest answer that is read.
 const LONGEST: usize = 1 << 20;
 
-/// The answer's bytes, within bounds.
-async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
-    let mut read = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| reason(&error))? {
-        if read.len() + piece.len() > LONGEST {
-            return Err(format!("its answer is longer than {LONGEST} bytes"));
+/// The answer's status and bytes, within bounds.
+async fn call(name: &str, request: reqwest::RequestBuilder) -> Result<(reqwest::StatusCode, Vec<u8>), String> {
+    crossing(|| format!("signer.{name}"), async {
+        let mut response = request.send().await.map_err(|error| reason(&error))?;
+        let mut read = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| reason(&error))? {
+            if read.len() + piece.len() > LONGEST {
+                return Err(format!("its answer is longer than {LONGEST} bytes"));
+            }
+            read.extend_from_slice(&piece);
         }
-        read.extend_from_slice(&piece);
-    }
-    Ok(read)
+        Ok((response.status(), read))
+    })
+    .await
 }
 
 /// An HTTP failure down to its cause, without the URL.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{Account, Check, Checked, Refusal, Refused, SignAccess, SignTransaction, SignatureOf};
-use super::{Error, SignRequest, Signed, Signer, assemble, believe, bounded, http, origin, reason, signature};
+use super::{Error, SignRequest, Signed, Signer, assemble, believe, call, http, origin, reason, signature};
 
 pub struct RemoteSigner {
     api: Api,
@@ -109,9 +109,8 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(reason(&error)))?;
-        let status = response.status();
-        let bytes = bounded(response).await.map_err(|reason| self.unreachable(reason))?;
+        let name = path.trim_start_matches("v1/");
+        let (status, bytes) = call(name, request).await.map_err(|reason| self.unreachable(reason))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&bytes).map_err(|error| Error::Failed(error.to_string()));
         }

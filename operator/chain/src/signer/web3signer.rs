@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Error, Refusal, SignRequest, Signed, Signer, assemble, believe, bounded, http, origin, reason, signature};
+use super::{Error, Refusal, SignRequest, Signed, Signer, assemble, believe, http, origin, reason, signature};
 
 pub struct Web3Signer {
     url: Url,
@@ -58,10 +58,8 @@ impl Web3Signer {
     async fn call<T: DeserializeOwned>(&self, what: &'static str, method: &str, params: Value) -> Result<T, Error> {
         let unreachable = |reason: String| Error::Unreachable { url: origin(&self.url), reason };
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let response =
-            self.http.post(self.url.clone()).json(&body).send().await.map_err(|error| unreachable(reason(&error)))?;
-        let status = response.status();
-        let bytes = bounded(response).await.map_err(unreachable)?;
+        let request = self.http.post(self.url.clone()).json(&body);
+        let (status, bytes) = super::call(method, request).await.map_err(unreachable)?;
         let answer: Answer = serde_json::from_slice(&bytes)
             .map_err(|_| unreachable(format!("{status}, and no JSON-RPC answer to {method}")))?;
         match (answer.error, answer.result) {

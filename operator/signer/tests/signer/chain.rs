@@ -52,6 +52,8 @@ async fn reach(anvil: &Anvil, signer: &dyn Signer, goals: &[(Goal, Option<Stored
         token: anvil.contracts.token,
         account: signer.address(),
         depth: Depth::Blocks(1),
+        quorum: 1,
+        seed: 0,
         block_time: Duration::from_secs(1),
     };
     let rpc = config.rpc.clone();

@@ -194,3 +194,27 @@ async fn a_refused_goal_that_has_a_nonce_leaves_no_gap() {
     assert_eq!(site.nonce().await - first, 3, "a void, an approval and an order");
     site.clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster with Freehold's CRDs (KUBECONFIG)"]
+async fn killed_around_the_signers_answers_an_order_is_placed_and_counted_once() {
+    let mut signer = Elsewhere::new().await;
+    let site = Site::with("killed-signed", signer.reference()).await;
+    site.project_token().await;
+    // What counted twice would be refused.
+    site.allow(&Goal::NAMES, "1");
+    signer.start(&site).await;
+    let first = site.nonce().await;
+    let goal = site.place(0).await;
+    let points: Vec<String> = ["address", "checks", "transactions"]
+        .iter()
+        .flat_map(|call| ["asked", "answered"].map(|side| format!("signer.{call}.{side}")))
+        .collect();
+    let released =
+        async || site.is(&goal, TransactionState::Confirmed).await && site.status().await.in_flight.is_empty();
+    let deaths = site.run_until(&points.join(","), "the order is confirmed", released).await;
+    assert_eq!(deaths as usize, points.len(), "died at each of {points:?}");
+    assert_eq!(site.wallet().await, 9 * TOKENS, "funded once");
+    assert_eq!(site.nonce().await - first, 2, "one approval and one order");
+    site.clean().await;
+}

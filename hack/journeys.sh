@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# The long journeys, on the demo's cluster: which device was sold, given and seen, and what happens when one is lost; an
-# hour of the chain that the operators cannot see. Some 14 minutes, most of it leases that run; `make test` leaves it out to stay within its time.
+# The long journeys, on the demo's cluster: which device was sold, given and seen, and what happens when one is lost; a
+# release whose key lies with a signer; an hour of the chain that the operators cannot see. Some 18 minutes, most of it
+# leases that run; `make test` leaves them out to stay within its time.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 export RESUME="make journeys"
 
 journey() { (cd "$HACK/e2e" && python3 -m unittest -v "test_$1"); }
 
 "$HACK/demo.sh"
-stages 2
+stages 4
 stage "GPU truth" 8:00 journey gpu
+stage "probe image" 0:10 "$HACK/images.sh" probe
+stage "the signer holds the key" 4:00 journey signer
 stage "an hour without the chain" 6:00 journey blind

@@ -65,7 +65,7 @@ stage "the old cluster goes" 0:05 "$HACK/cluster.sh" down
 stage "the demo" 4:00 "$HACK/demo.sh"
 stage "charts" 0:40 journey charts
 stage "guides" 2:00 journey guides
-stage "outbox: killed at every point" 0:45 outbox
+stage "outbox: killed at every point, refused by a signer" 1:15 outbox
 stage "journey: audit" 0:05 journey audit
 stage "journey: access" 0:20 journey access
 stage "journey: bad input" 2:00 journey input

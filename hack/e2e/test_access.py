@@ -1,27 +1,10 @@
 """Who may see and spend what: tenant and provider apart, `spend`, the outbox, the fence."""
 
-import json
 import unittest
-import urllib.request
-import ssl
 
-from lib import ENV, PROVIDER_NS, RESEARCHER, TENANT_NS, apply, delete, get, kubectl, sh, task
+from lib import PROVIDER_NS, RESEARCHER, TENANT_NS, api, apply, delete, get, kubectl, task
 
 OPERATOR = {ns: f"system:serviceaccount:{ns}:freehold-operator" for ns in (TENANT_NS, PROVIDER_NS)}
-
-
-def api(path, token):
-    """Status of a real request with a real token, past kubectl."""
-    config = json.loads(sh("kubectl", "config", "view", "--raw", "--minify", "-o", "json").stdout)
-    server = config["clusters"][0]["cluster"]["server"]
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    request = urllib.request.Request(server + path, headers={"Authorization": f"Bearer {token}"})
-    try:
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 class Access(unittest.TestCase):

@@ -1,11 +1,18 @@
 """The charts: lint, rendered objects against the API server, values that must be refused, a release's whole life."""
 
+import json
 import unittest
 
 from lib import ROOT, RPC, deployment, get, image, kubectl, sh, until
 
 CHART = ROOT / "charts" / "freehold"
 DIGEST = "freehold.dev/freehold@sha256:" + "0" * 63 + "1"
+# What a signer needs to be told.
+SIGNER = ("signer.enabled=true", "signer.policy.tokens=10", "signer.policy.fees=0.1")
+
+
+def strings(*settings):
+    return [flag for setting in settings for flag in ("--set-json" if setting.endswith("=true") else "--set-string", setting)]
 
 
 class Charts(unittest.TestCase):
@@ -21,15 +28,16 @@ class Charts(unittest.TestCase):
         for namespace, *settings in (
             ("chart-tenant", "tenant.enabled=true", f"tenant.trainerImage={DIGEST}"),
             ("chart-provider", "provider.enabled=true", "provider.gatewayUrl=https://gpu.example"),
+            ("chart-signed", "tenant.enabled=true", f"tenant.trainerImage={DIGEST}", *SIGNER),
         ):
             with self.subTest(namespace=namespace):
-                flags = [flag for setting in settings for flag in ("--set", setting)]
+                flags = strings(*settings)
                 rendered = sh(
                     "helm", "template", "freehold", CHART, "-n", namespace, "--kube-version", "1.34.4",
                     "-f", self.values, *flags,
                 ).stdout
                 # A server-side dry run needs the namespaces to exist.
-                made = [namespace, f"{namespace}-agent"]
+                made = [namespace, f"{namespace}-agent", f"{namespace}-signer"]
                 for name in made:
                     kubectl("create", "namespace", name, check=False)
                 try:
@@ -46,6 +54,10 @@ class Charts(unittest.TestCase):
             ("tenant.trainerImage=", "trainerImage"),
             ("tenant.trainerImages=x", "trainerImages"),
             ("provider.gateway.leaseQuota=1e9", "leaseQuota"),
+            ("signer.policies.tokens=1", "policies"),
+            ("signer.policy.goals[0]=transfer", "goals"),
+            ("signer.enabled=true", "tokens"),
+            ("account.signerRef.key=x", "signerRef"),
         ):
             with self.subTest(setting=setting):
                 done = sh(
@@ -54,6 +66,41 @@ class Charts(unittest.TestCase):
                 )
                 self.assertNotEqual(done.returncode, 0, setting)
                 self.assertIn(named, done.stdout + done.stderr)
+
+    def rendered(self, *settings):
+        """Objects of a tenant's release by (kind, name)."""
+        base = ("tenant.enabled=true", f"tenant.trainerImage={DIGEST}")
+        text = sh(
+            "helm", "template", "freehold", CHART, "-n", "chart-tenant", "--kube-version", "1.34.4",
+            "-f", self.values, *strings(*base, *settings),
+        ).stdout
+        made = sh("kubectl", "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", stdin=text, check=False).stdout
+        decoder, found, at = json.JSONDecoder(), [], 0
+        while at < len(made.rstrip()):
+            item, end = decoder.raw_decode(made, at)
+            found.append(item)
+            at = end + len(made[end:]) - len(made[end:].lstrip())
+        return {(item["kind"], item["metadata"]["name"]): item for item in found}
+
+    def test_with_a_signer_the_operator_reads_no_key(self):
+        reads = lambda objects: [r for r in objects["Role", "freehold-operator"]["rules"] if "secrets" in r["resources"]]
+        without = self.rendered()
+        self.assertEqual(reads(without)[0]["resourceNames"], ["freehold-account"])
+        self.assertIn("secret", without["ComputeAccount", "chart-test"]["spec"]["signerRef"])
+        self.assertNotIn(("Deployment", "freehold-signer"), without)
+
+        signed = self.rendered(*SIGNER)
+        self.assertEqual(reads(signed), [])
+        account = signed["ComputeAccount", "chart-test"]["spec"]
+        self.assertEqual(account["signerRef"], {"url": "http://freehold-signer.chart-tenant-signer.svc:8080"})
+        self.assertEqual(account["caps"], {"period": "24h", "tokens": "10", "fees": "0.1"})
+        secrets = lambda name: [v["secret"] for v in signed["Deployment", name]["spec"]["template"]["spec"]["volumes"] if "secret" in v]
+        self.assertEqual(secrets("freehold-operator"), [])
+        self.assertEqual(len(secrets("freehold-signer")), 2)
+        self.assertEqual(signed["Deployment", "freehold-signer"]["metadata"]["namespace"], "chart-tenant-signer")
+        rules = signed["ClusterRole", "chart-tenant-freehold-signer"]["rules"]
+        self.assertEqual(rules, [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}])
+        self.assertFalse(any("signer" in name for kind, name in signed if kind == "Role"))
 
     def test_a_release_without_a_role_is_refused(self):
         self.assertNotEqual(sh("helm", "lint", CHART, "-f", self.values, check=False).returncode, 0)

@@ -104,12 +104,28 @@ impl Default for Windows {
     }
 }
 
-/// Where signatures come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Where signatures come from. Set exactly one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("[has(self.secret), has(self.url), has(self.web3signer)].filter(x, x).size() == 1", "set exactly one of secret, url and web3signer"))]
 pub struct SignerRef {
     /// Key of a Secret of the operator's namespace that holds a private key as 64 hexadecimal digits.
-    pub secret: SecretKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretKey>,
+    /// A Freehold signer (`freehold signer`), called with a projected token of the operator's service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<HttpUrl>,
+    /// A signer of another make that speaks Web3Signer's JSON-RPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web3signer: Option<Web3Signer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Web3Signer {
+    /// Its JSON-RPC endpoint (`eth_accounts`, `eth_signTransaction`, `eth_signTypedData`). Where it holds several
+    /// accounts, spec.address names the one to use.
+    pub url: HttpUrl,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

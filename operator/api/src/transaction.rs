@@ -212,6 +212,29 @@ impl TransactionState {
 }
 
 impl Goal {
+    /// The name of every variant.
+    pub const NAMES: [&str; 19] = [
+        "approve",
+        "placeOrder",
+        "acceptBid",
+        "cancelOrder",
+        "closeOrder",
+        "acceptResult",
+        "rejectResult",
+        "noShow",
+        "topUp",
+        "bid",
+        "unbid",
+        "reclaim",
+        "start",
+        "decline",
+        "deliver",
+        "settle",
+        "withdraw",
+        "register",
+        "void",
+    ];
+
     /// Lower-camel name of the variant, as in the manifest.
     pub fn name(&self) -> &'static str {
         match self {

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A nonce belongs to one goal for ever, save one that nothing was ever signed
-//! for: that, and a nonce whose goal is lost, is filled by a `void`.
+//! for: that, and a nonce whose goal is lost, is filled by a `void`. A goal that
+//! the signer refuses waits without a nonce until the signer is asked again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +27,10 @@ use freehold_core::money::Amount;
 use crate::goal::Standing;
 use crate::rpc::Receipt;
 
+mod health;
 mod purse;
 
+pub use health::{NonceHealth, nonce_health};
 use purse::Purse;
 
 /// Transactions of an account that may wait for a block at once: nodes promise no more room than that.
@@ -36,6 +39,8 @@ pub const MAX_IN_FLIGHT: usize = 16;
 pub const MAX_SLOTS: usize = 64;
 /// Signatures for one nonce.
 pub const MAX_HASHES: usize = 16;
+/// Reason of a goal that the signer's policy does not allow.
+const SIGNER_REFUSED: &str = "SignerRefused";
 /// A goal that reverted on the chain although it seemed possible is tried so often again.
 const MAX_REVERTS: u32 = 3;
 
@@ -85,6 +90,8 @@ pub struct Entry {
     /// Unix seconds of the last broadcast by this process.
     pub sent_at: Option<u64>,
     pub reverts: u32,
+    /// Why the signer refuses it, as long as it is not to be asked again.
+    pub refused: Option<String>,
     /// What the chain says of the goal.
     pub standing: Standing,
     /// Its calldata can be made from what is known.
@@ -179,17 +186,6 @@ impl Mark {
     }
 }
 
-/// Something an operator should look at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NonceHealth {
-    #[default]
-    Healthy,
-    /// A transaction was sent with the account's key by somebody else.
-    Foreign { nonce: u64 },
-    /// The lowest nonce has waited for longer than replacing should take.
-    Stuck { nonce: u64, goal: String },
-}
-
 /// Order in which goals get their nonces: what frees or saves money first.
 pub fn rank(goal: &Goal) -> u8 {
     match goal {
@@ -233,21 +229,6 @@ pub fn plan(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy, 
         effects.extend(queue(ledger, entries, facts, policy));
     }
     effects
-}
-
-/// Whether the account's nonces are what this operator made them.
-pub fn nonce_health(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy, now: u64) -> NonceHealth {
-    if let Some(next) = ledger.next_nonce.filter(|next| facts.nonce_latest > *next) {
-        return NonceHealth::Foreign { nonce: next };
-    }
-    let lowest = ledger.slots.iter().filter(|slot| slot.nonce >= facts.nonce_latest).min_by_key(|slot| slot.nonce);
-    let Some(slot) = lowest else { return NonceHealth::Healthy };
-    let entry = entries.iter().find(|entry| entry.name == slot.goal);
-    let since = entry.and_then(|entry| entry.signed_at).unwrap_or(now);
-    if now.saturating_sub(since) > policy.replace_after.saturating_mul(4) {
-        return NonceHealth::Stuck { nonce: slot.nonce, goal: slot.goal.clone() };
-    }
-    NonceHealth::Healthy
 }
 
 fn of_slot(slot: &Slot, entry: Option<&Entry>, facts: &Facts, policy: &Policy, now: u64) -> Vec<Effect> {
@@ -367,6 +348,10 @@ fn underway(claim: &Claim, entry: &Entry, facts: &Facts, policy: &Policy, now: u
     if claim.hashes.is_empty() {
         return unsigned(claim, entry, facts);
     }
+    let due = entry.sent_at.is_none_or(|at| now.saturating_sub(at) >= policy.resend_after);
+    if let Some(reason) = &entry.refused {
+        return refused(claim, entry, reason, due);
+    }
     let mut effects = Vec::new();
     if entry.state == State::Mined {
         let mark = Mark::new(
@@ -391,15 +376,36 @@ fn underway(claim: &Claim, entry: &Entry, facts: &Facts, policy: &Policy, now: u
     }
     if !patient && claim.hashes.len() < MAX_HASHES && fee < ceiling(facts) {
         effects.push(send(raised(fee)));
-    } else if entry.sent_at.is_none_or(|at| now.saturating_sub(at) >= policy.resend_after) {
+    } else if due {
         effects.push(send(fee));
     }
     effects
 }
 
+/// No more is signed, but what was signed before may still find a block.
+fn refused(claim: &Claim, entry: &Entry, reason: &str, due: bool) -> Vec<Effect> {
+    let mark = Mark::new(&entry.name, State::Submitted, SIGNER_REFUSED, sentence(reason));
+    let again = entry.max_fee.filter(|_| due && entry.buildable);
+    let send = again.map(|fee| Effect::Send { goal: entry.name.clone(), nonce: claim.nonce, fee });
+    [Effect::Mark(mark)].into_iter().chain(send).collect()
+}
+
 /// Nothing was ever signed for the nonce: it may still go to a void.
 fn unsigned(claim: &Claim, entry: &Entry, facts: &Facts) -> Vec<Effect> {
     let void = Effect::Void { nonce: claim.nonce };
+    match &entry.refused {
+        // Nothing is left to fill the nonce with.
+        Some(reason) if entry.fills.is_some() => {
+            let message = format!(
+                "Nonce {} stays open, and what comes after it waits: {}.",
+                claim.nonce,
+                reason.trim_end_matches('.')
+            );
+            return vec![Effect::Mark(Mark::new(&entry.name, entry.state, SIGNER_REFUSED, message))];
+        }
+        Some(_) => return vec![void],
+        None => {}
+    }
     if entry.fills.is_some() || (entry.standing == Standing::Possible && entry.buildable) {
         return vec![Effect::Send { goal: entry.name.clone(), nonce: claim.nonce, fee: facts.fee }];
     }
@@ -451,6 +457,9 @@ fn queue(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy) -> 
         let effect = match (&entry.standing, room) {
             (Standing::Reached(_) | Standing::Impossible(_), _) => end_of(entry).map(Effect::Mark),
             (Standing::NotYet(why), _) => Some(wait("Waiting", sentence(why))),
+            (Standing::Possible, _) if entry.refused.is_some() => {
+                entry.refused.as_ref().map(|reason| wait(SIGNER_REFUSED, sentence(reason)))
+            }
             (Standing::Possible, 0) => Some(wait("Queued", "Enough transactions of the account are under way.".into())),
             (Standing::Possible, _) => match purse.take(entry) {
                 Err((reason, message)) => Some(wait(reason, message)),

@@ -316,6 +316,7 @@ impl Desk {
             signed_at: stored.nonce.map(|_| self.now),
             sent_at: self.sent.get(name).copied(),
             reverts: 0,
+            refused: None,
             standing: status_of(&stored.goal, view, stored.order.as_ref()).expect("goal").verdict(),
             buildable: true,
             cost: cost_of(&stored.goal, view, stored.order.as_ref()).expect("cost"),

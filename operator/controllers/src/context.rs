@@ -45,6 +45,8 @@ pub struct Settings {
     pub gpu_resource: String,
     /// `builtin` or `external`.
     pub gpu_plugin: String,
+    /// File of the projected token that a signer elsewhere knows this operator by.
+    pub signer_token: PathBuf,
     /// UID of the kube-system namespace: the origin of this cluster's orders.
     pub cluster_uid: String,
 }

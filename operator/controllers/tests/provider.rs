@@ -206,6 +206,7 @@ fn settings(namespace: &str) -> Settings {
         allowed_cidrs: vec![],
         gpu_resource: "nvidia.com/gpu".into(),
         gpu_plugin: "builtin".into(),
+        signer_token: PathBuf::new(),
         cluster_uid: String::new(),
     }
 }

@@ -24,6 +24,8 @@ enum Command {
     Operator(operator::Args),
     /// Serves tenants and the pods of their leases: manifests, artifacts, status, logs.
     Gateway(freehold_gateway::GatewayArgs),
+    /// Holds the account's key, and signs what its policy allows.
+    Signer(freehold_signer::SignerArgs),
     /// Publishes a node's GPUs and, if installed so, serves them to the kubelet.
     NodeAgent(freehold_node_agent::AgentArgs),
     /// Carries a lease's inputs and outputs inside its pod.
@@ -63,6 +65,7 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Operator(args) => report(operator::run(args).await),
         Command::Gateway(args) => report(freehold_gateway::run(args).await),
+        Command::Signer(args) => report(freehold_signer::run(args).await),
         Command::NodeAgent(args) => report(freehold_node_agent::run(args).await),
         Command::Courier(args) => courier::run(args).await,
         Command::Audit(args) => report(audit::run(&args).await),

@@ -58,6 +58,9 @@ pub struct Args {
     /// Who serves the devices: builtin or external (providers).
     #[arg(long, env = "FREEHOLD_GPU_PLUGIN", default_value = "external")]
     gpu_plugin: String,
+    /// File of the projected token that a signer elsewhere knows this operator by.
+    #[arg(long, env = "FREEHOLD_SIGNER_TOKEN", default_value = "/var/run/secrets/freehold/signer-token")]
+    signer_token: PathBuf,
     /// Address of health, metrics and artifacts.
     #[arg(long, env = "FREEHOLD_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -148,6 +151,7 @@ async fn settings(args: &Args, client: &Client) -> Result<Settings, Error> {
         allowed_cidrs: args.allowed_cidrs.iter().filter(|cidr| !cidr.is_empty()).cloned().collect(),
         gpu_resource: args.gpu_resource.clone(),
         gpu_plugin: args.gpu_plugin.clone(),
+        signer_token: args.signer_token.clone(),
         cluster_uid: system.metadata.uid.ok_or(Error::NoClusterUid)?,
     })
 }

@@ -33,7 +33,7 @@ pub mod serve;
 pub mod slots;
 pub mod store;
 pub mod transfer;
-mod web;
+pub mod web;
 pub mod work;
 
 use std::sync::Arc;
@@ -80,7 +80,10 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
     let gateway = Arc::new(gateway::Gateway::new(gateway::Parts {
         leases: leases.clone(),
         store,
-        reviews: reviews::Reviews::new(Arc::new(reviews::ApiServer::new(client.clone())), clock.clone()),
+        reviews: reviews::Reviews::new(
+            Arc::new(reviews::ApiServer::new(client.clone(), reviews::AUDIENCE)),
+            clock.clone(),
+        ),
         pod_logs: Arc::new(logs::Kubelet::new(client.clone())),
         clock,
         hosts,

@@ -58,8 +58,8 @@ impl Failure {
 
     /// Logs the cause, tells nothing of it.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, "request failed inside the gateway");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the gateway could not do this; try again later")
+        tracing::error!(%cause, "a request failed inside");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this could not be done; try again later")
             .with("retry-after", "2")
     }
 

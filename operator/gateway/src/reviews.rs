@@ -1,4 +1,4 @@
-//! Who calls the courier listener: the API server says whose a token is.
+//! Who calls with a service account's token: the API server says whose it is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use kube::api::PostParams;
 use crate::Clock;
 use crate::digest::Digest;
 
-/// Audience of the projected tokens.
+/// Audience of the courier's and the operator's projected tokens.
 pub const AUDIENCE: &str = "freehold-gateway";
 /// Name of the courier's service account in each lease namespace.
 pub const COURIER: &str = "courier";
@@ -33,18 +33,20 @@ pub trait ReviewTokens: Send + Sync {
 
 pub struct ApiServer {
     client: kube::Client,
+    audience: &'static str,
 }
 
 impl ApiServer {
-    pub fn new(client: kube::Client) -> Self {
-        Self { client }
+    /// Believes tokens that are for `audience`.
+    pub fn new(client: kube::Client, audience: &'static str) -> Self {
+        Self { client, audience }
     }
 }
 
 #[async_trait::async_trait]
 impl ReviewTokens for ApiServer {
     async fn user_of(&self, token: &str) -> Result<Option<String>, Unavailable> {
-        let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.into()]), token: Some(token.into()) };
+        let spec = TokenReviewSpec { audiences: Some(vec![self.audience.into()]), token: Some(token.into()) };
         let review = TokenReview { spec, ..Default::default() };
         let answer = Api::<TokenReview>::all(self.client.clone())
             .create(&PostParams::default(), &review)
@@ -52,7 +54,7 @@ impl ReviewTokens for ApiServer {
             .map_err(|e| Unavailable(e.to_string()))?;
         let status = answer.status.unwrap_or_default();
         // A server that does not know audiences would accept tokens that are meant for itself.
-        let ours = status.audiences.unwrap_or_default().iter().any(|audience| audience == AUDIENCE);
+        let ours = status.audiences.unwrap_or_default().iter().any(|audience| audience == self.audience);
         let known = status.authenticated.unwrap_or_default() && ours;
         Ok(status.user.filter(|_| known).and_then(|user| user.username))
     }

@@ -23,6 +23,7 @@ fn entry(name: &str) -> Entry {
         signed_at: None,
         sent_at: None,
         reverts: 0,
+        refused: None,
         standing: Standing::Possible,
         buildable: true,
         cost: Amount::ZERO,
@@ -225,6 +226,53 @@ fn a_nonce_that_nothing_was_signed_for_goes_to_a_void() {
     assert_eq!(effects, vec![Effect::Void { nonce: 0 }]);
 }
 
+fn refused(entry: Entry) -> Entry {
+    Entry { refused: Some("the signer refused by its rule `spend`: 5; allowed: 4".into()), ..entry }
+}
+
+#[test]
+fn what_the_signer_refuses_waits_without_a_nonce_and_others_go_on() {
+    let entries = [refused(entry("dear")), entry("cheap")];
+    let effects = plan(&Ledger::default(), &entries, &facts(), &policy(), 0);
+    assert!(effects.contains(&Effect::Allocate { goal: "cheap".into(), nonce: 0 }), "{effects:?}");
+    assert_eq!(marks(&effects), [("dear", State::Pending, "SignerRefused")]);
+}
+
+#[test]
+fn the_nonce_of_a_refused_goal_goes_to_a_void() {
+    let ledger = Ledger { slots: vec![slot(3, "dear", &[])], next_nonce: Some(4) };
+    let at_three = Facts { nonce_latest: 3, ..facts() };
+    let dear = refused(entry("dear"));
+    assert_eq!(plan(&ledger, std::slice::from_ref(&dear), &at_three, &policy(), 0), [Effect::Void { nonce: 3 }]);
+
+    let ledger = Ledger { slots: vec![slot(3, "void", &[])], next_nonce: Some(4) };
+    let void = Entry { fills: Some(3), ..entry("void") };
+    let effects = plan(&ledger, &[void.clone(), dear], &at_three, &policy(), 0);
+    assert_eq!(effects[0], Effect::Send { goal: "void".into(), nonce: 3, fee: 100 });
+    assert_eq!(marks(&effects), [("dear", State::Pending, "SignerRefused")]);
+
+    let void = refused(void);
+    let effects = plan(&ledger, std::slice::from_ref(&void), &at_three, &policy(), 0);
+    let [Effect::Mark(mark)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((mark.state, mark.reason), (State::Pending, "SignerRefused"));
+    assert!(mark.message.starts_with("Nonce 3 stays open") && mark.message.contains("`spend`"), "{}", mark.message);
+    let health = nonce_health(&ledger, &[void], &at_three, &policy(), 0);
+    assert!(matches!(health, NonceHealth::Refused { nonce: 3, .. }), "{health:?}");
+}
+
+#[test]
+fn what_was_signed_before_a_refusal_keeps_its_nonce() {
+    let ledger = Ledger { slots: vec![slot(3, "g", &[hash(1)])], next_nonce: Some(4) };
+    let at_three = Facts { nonce_latest: 3, ..facts() };
+    let goal = refused(submitted("g", 3, hash(1)));
+    let effects = plan(&ledger, std::slice::from_ref(&goal), &at_three, &policy(), 4);
+    assert_eq!(marks(&effects), [("g", State::Submitted, "SignerRefused")]);
+    assert_eq!(effects.len(), 1);
+    // Sent again as it is, however long it takes; no fee is raised.
+    let effects = plan(&ledger, &[goal], &at_three, &policy(), 1_000);
+    assert_eq!(effects[1..], [Effect::Send { goal: "g".into(), nonce: 3, fee: 100 }]);
+}
+
 #[test]
 fn a_void_that_is_over_is_taken_up_again_where_its_nonce_is_open() {
     let ledger = Ledger { slots: vec![slot(3, "void", &[hash(1)])], next_nonce: Some(4) };
@@ -345,6 +393,8 @@ struct World {
     now: u64,
     /// Broadcasts of this process; lost in a crash.
     sent_at: BTreeMap<String, u64>,
+    /// What the signer refuses, for as long as it does.
+    refused: BTreeSet<String>,
 }
 
 impl World {
@@ -374,6 +424,7 @@ impl World {
             .map(|entry| Entry {
                 standing: self.chain.standing(&entry.name),
                 sent_at: self.sent_at.get(&entry.name).copied(),
+                refused: self.refused.get(&entry.name).map(|_| "no".into()),
                 ..entry.clone()
             })
             .collect();
@@ -417,6 +468,8 @@ impl World {
         let hash = alloy::primitives::keccak256(format!("{goal} {nonce} {fee}"));
         let slot = self.ledger.slots.iter_mut().find(|slot| slot.nonce == nonce).expect("allocated");
         assert_eq!(slot.goal, goal, "a nonce belongs to one goal");
+        let known = slot.hashes.contains(&hash);
+        assert!(known || !self.refused.contains(goal), "the signer is asked for nothing new before its time");
         if !slot.hashes.contains(&hash) {
             slot.hashes.push(hash);
         }
@@ -457,6 +510,7 @@ impl World {
 
     /// Undisturbed, until nothing is left to do.
     fn settle(&mut self) {
+        self.refused.clear();
         for _ in 0..200 {
             for effect in self.plan() {
                 self.carry_out(&effect, usize::MAX);
@@ -497,6 +551,10 @@ enum Event {
         blocks: usize,
         keep: bool,
     },
+    /// The signer's policy turns against a goal, or for it.
+    Turn {
+        goal: usize,
+    },
 }
 
 /// Reorganisations give up to `depth` blocks back.
@@ -506,6 +564,7 @@ fn event(depth: u64) -> impl Strategy<Value = Event> {
         2 => Just(Event::Pass),
         3 => Just(Event::Mine),
         1 => (1usize..=depth as usize, any::<bool>()).prop_map(|(blocks, keep)| Event::Reorganise { blocks, keep }),
+        2 => (0usize..6).prop_map(|goal| Event::Turn { goal }),
     ]
 }
 
@@ -529,6 +588,12 @@ fn run(goals: usize, events: &[Event]) -> World {
             }
             Event::Mine => world.chain.mine(),
             Event::Reorganise { blocks, keep } => world.chain.reorganise(*blocks, *keep),
+            Event::Turn { goal } => {
+                let goal = format!("g{goal}");
+                if !world.refused.remove(&goal) {
+                    world.refused.insert(goal);
+                }
+            }
         }
     }
     world.settle();

@@ -13,17 +13,17 @@ use freehold_chain::calldata::{self, StoredOrder, call_of};
 use freehold_chain::failpoint::failpoint;
 use freehold_chain::goal::Standing;
 use freehold_chain::outbox::{Effect, Ledger, MAX_HASHES, Mark, Slot};
-use freehold_chain::revert::{self, Class};
 use freehold_chain::rpc;
 use freehold_chain::signer::{self, SignRequest, Signed};
 use freehold_chain::view::ChainView;
 use freehold_core::B256;
-use futures::future::try_join_all;
 use futures::stream::{self, StreamExt};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use super::gather::Remembered;
+use super::refusals::Refusals;
 use super::{gather, status};
 use crate::accounts::Account;
 use crate::context::Context;
@@ -66,14 +66,26 @@ pub struct Memory {
     /// Unix seconds of the last broadcast, by goal.
     pub sent: BTreeMap<String, u64>,
     /// Calls that reverted when they were tried on top of the block `tried_at`.
-    pub refused: BTreeMap<String, Standing>,
+    pub reverted: BTreeMap<String, Standing>,
     pub tried_at: B256,
+    /// Goals that the signer refuses.
+    pub refused: Refusals,
     /// Gas that a trial used, by goal.
     pub estimates: BTreeMap<String, u64>,
     /// Own writes that the cache may not have yet.
     pub written: BTreeMap<String, Arc<ChainTransaction>>,
     /// Orders to place, by ConfigMap.
     pub stored: BTreeMap<String, Arc<StoredOrder>>,
+}
+
+impl Memory {
+    pub fn of(&self, goal: &str, now: u64) -> Remembered<'_> {
+        Remembered {
+            reverted: self.reverted.get(goal),
+            refused: self.refused.of(goal, now),
+            sent_at: self.sent.get(goal).copied(),
+        }
+    }
 }
 
 /// Whether anything was changed, so that there may be more to do now.
@@ -99,6 +111,8 @@ pub struct Pass<'a> {
     /// As read at the start of the pass, with own writes since.
     pub object: ComputeAccount,
     pub ledger: Ledger,
+    /// What to offer a unit of gas, in wei.
+    pub fee: u128,
     pub objects: BTreeMap<String, Arc<ChainTransaction>>,
     pub memory: &'a mut Memory,
 }
@@ -112,11 +126,11 @@ struct Outgoing {
 }
 
 impl Pass<'_> {
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.ctx.clock.now().as_second()).unwrap_or(0)
     }
 
-    fn goal(&self, name: &str) -> Result<Arc<ChainTransaction>, Error> {
+    pub(super) fn goal(&self, name: &str) -> Result<Arc<ChainTransaction>, Error> {
         self.objects.get(name).cloned().ok_or_else(|| Error::Uncached(name.to_owned()))
     }
 
@@ -169,69 +183,33 @@ impl Pass<'_> {
         Ok(progress)
     }
 
-    /// Tries the calls, then stores the nonces of those that would succeed.
-    async fn allocate(&mut self, effects: &[Effect]) -> Result<Progress, Error> {
-        let asked: Vec<(&str, u64)> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Allocate { goal, nonce } => Some((goal.as_str(), *nonce)),
-                _ => None,
-            })
-            .collect();
-        let Some(mut next) = asked.iter().map(|(_, nonce)| *nonce).min() else { return Ok(Progress::None) };
-        let objects = asked.iter().map(|(goal, _)| self.goal(goal)).collect::<Result<Vec<_>, _>>()?;
-        let trials = try_join_all(objects.iter().map(|object| self.try_call(object))).await?;
-        let mut ledger = self.ledger.clone();
-        for (object, trial) in objects.iter().zip(trials) {
-            let goal = object.name_any();
-            match trial {
-                Trial::Gas(gas) => {
-                    self.memory.estimates.insert(goal.clone(), gas);
-                    hold(&mut ledger, next, &goal, vec![]);
-                    next += 1;
-                }
-                Trial::Refused(standing) => {
-                    self.memory.refused.insert(goal, standing);
-                }
-            }
-        }
-        failpoint("outbox.allocating");
-        self.store(ledger).await?;
-        failpoint("outbox.allocated");
-        Ok(Progress::Made)
-    }
-
-    /// What the chain holds against the call, or the gas that it would use.
-    async fn try_call(&self, object: &ChainTransaction) -> Result<Trial, Error> {
-        let call = call_of(&object.spec.goal, self.view, self.stored(&object.spec.goal))?;
-        match self.account.rpc.estimate_gas(self.view.account, call.to, call.value, &call.data).await {
-            Ok(gas) => Ok(Trial::Gas(gas)),
-            Err(rpc::Error::Refused { message, data, .. }) => Ok(Trial::Refused(match data {
-                Some(data) => {
-                    let revert = revert::explain(&data);
-                    match revert.class {
-                        Class::Never => Standing::Impossible(revert.sentence),
-                        Class::Later | Class::Money => Standing::NotYet(revert.sentence),
-                    }
-                }
-                None => Standing::NotYet(message),
-            })),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Signs, stores the hashes with account and goals, and only then broadcasts.
+    /// Signs, stores the hashes with account and goals, and only then broadcasts. What the signer
+    /// refuses is left to the next plan.
     async fn send(&mut self, effects: &[Effect]) -> Result<Progress, Error> {
-        let mut outgoing = Vec::new();
+        let (mut outgoing, mut refused) = (Vec::new(), Progress::None);
         for effect in effects {
-            if let Effect::Send { goal, nonce, fee } = effect {
-                let object = self.goal(goal)?;
-                let signed = self.sign(&object, *nonce, *fee).await?;
-                outgoing.push(Outgoing { object, nonce: *nonce, fee: *fee, signed });
+            let Effect::Send { goal, nonce, fee } = effect else { continue };
+            let object = self.goal(goal)?;
+            let request = self.request(&object, *nonce, *fee)?;
+            match self.account.signer.sign_transaction(request).await {
+                Ok(signed) => {
+                    if !is_known(&object, &signed) {
+                        self.memory.refused.forget(goal);
+                    }
+                    outgoing.push(Outgoing { object, nonce: *nonce, fee: *fee, signed });
+                }
+                Err(signer::Error::Refused { refusal, .. }) => {
+                    tracing::warn!(account = %self.account.name, goal, nonce, %refusal, "the signer refused");
+                    let now = self.now();
+                    self.memory.refused.remember(goal, &refusal, now);
+                    self.memory.sent.insert(goal.clone(), now);
+                    refused = Progress::Made;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         if outgoing.is_empty() {
-            return Ok(Progress::None);
+            return Ok(refused);
         }
         outgoing.sort_by_key(|transaction| transaction.nonce);
         failpoint("outbox.signed");
@@ -271,7 +249,13 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn sign(&self, object: &ChainTransaction, nonce: u64, fee: u128) -> Result<Signed, Error> {
+    /// The goal's transaction; a function of what is stored, so that signing again gives the same.
+    pub(super) fn request<'b>(
+        &'b self,
+        object: &'b ChainTransaction,
+        nonce: u64,
+        fee: u128,
+    ) -> Result<SignRequest<'b>, Error> {
         let goal = &object.spec.goal;
         let stored = self.stored(goal);
         let call = call_of(goal, self.view, stored)?;
@@ -288,7 +272,7 @@ impl Pass<'_> {
             input: call.data,
             ..TxEip1559::default()
         };
-        Ok(self.account.signer.sign_transaction(SignRequest { goal, stored, transaction }).await?)
+        Ok(SignRequest { goal, stored, transaction })
     }
 
     /// Drops those whose nonce has as many signatures as may be stored.
@@ -331,7 +315,7 @@ impl Pass<'_> {
     }
 
     /// Compare-and-swap on the account's status.
-    async fn store(&mut self, ledger: Ledger) -> Result<Progress, Error> {
+    pub(super) async fn store(&mut self, ledger: Ledger) -> Result<Progress, Error> {
         if ledger == self.ledger {
             return Ok(Progress::None);
         }
@@ -366,6 +350,7 @@ impl Pass<'_> {
             if mark.state.is_final() || mark.reverted {
                 self.memory.sent.remove(&mark.goal);
                 self.memory.estimates.remove(&mark.goal);
+                self.memory.refused.forget(&mark.goal);
             }
             statuses.push((object, status));
             if statuses.len() >= limit {
@@ -407,20 +392,20 @@ impl Pass<'_> {
     }
 }
 
-/// What trying a call showed.
-enum Trial {
-    Gas(u64),
-    Refused(Standing),
-}
-
 /// The nonce is the goal's from now on; hashes that are there already stay.
-fn hold(ledger: &mut Ledger, nonce: u64, goal: &str, hashes: Vec<B256>) {
+pub(super) fn hold(ledger: &mut Ledger, nonce: u64, goal: &str, hashes: Vec<B256>) {
     match ledger.slots.iter_mut().find(|slot| slot.nonce == nonce) {
         Some(slot) => goal.clone_into(&mut slot.goal),
         None => ledger.slots.push(Slot { nonce, goal: goal.to_owned(), hashes }),
     }
     ledger.slots.sort_by_key(|slot| slot.nonce);
     ledger.next_nonce = Some(ledger.next_nonce.unwrap_or(0).max(nonce + 1));
+}
+
+/// Signed once more, rather than anew.
+fn is_known(object: &ChainTransaction, signed: &Signed) -> bool {
+    let hash = signed.hash.to_string();
+    object.status.as_ref().is_some_and(|status| status.hashes.iter().any(|known| known.as_str() == hash))
 }
 
 async fn write(

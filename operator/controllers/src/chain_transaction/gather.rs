@@ -50,19 +50,28 @@ pub fn in_flight(ledger: &Ledger) -> Vec<InFlight> {
     ledger.slots.iter().map(held).collect()
 }
 
-/// A goal as the rules see it. `refused` overrules what the chain's state says:
-/// the call was tried at this block and reverted.
+/// What the worker remembers of a goal.
+#[derive(Default)]
+pub struct Remembered<'a> {
+    /// The call was tried at this block and reverted: this overrules what the chain's state says.
+    pub reverted: Option<&'a Standing>,
+    /// Why the signer refuses it, as long as it is not to be asked again.
+    pub refused: Option<&'a str>,
+    /// Unix seconds of the last broadcast.
+    pub sent_at: Option<u64>,
+}
+
+/// A goal as the rules see it.
 pub fn entry(
     object: &ChainTransaction,
     view: &ChainView,
     stored: Option<&StoredOrder>,
-    refused: Option<&Standing>,
-    sent_at: Option<u64>,
+    remembered: &Remembered<'_>,
 ) -> Entry {
     let goal = &object.spec.goal;
     let empty = ChainTransactionStatus::default();
     let status = object.status.as_ref().unwrap_or(&empty);
-    let standing = match refused {
+    let standing = match remembered.reverted {
         Some(standing) => standing.clone(),
         None => status_of(goal, view, stored)
             .map_or_else(|error| Standing::Impossible(error.to_string()), |status| status.verdict()),
@@ -78,8 +87,9 @@ pub fn entry(
         hashes: hashes_of(&status.hashes),
         max_fee: status.max_fee_per_gas.map(u128::from),
         signed_at: status.sent_at.as_ref().and_then(|text| second_of(text.as_str())),
-        sent_at,
+        sent_at: remembered.sent_at,
         reverts: status.reverts.unwrap_or(0),
+        refused: remembered.refused.map(str::to_owned),
         standing,
         buildable: call.is_ok(),
         cost: cost_of(goal, view, stored).unwrap_or_default(),

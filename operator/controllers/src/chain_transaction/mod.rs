@@ -2,8 +2,10 @@
 //! operator, since it is the account's only writer. The rules are
 //! `freehold_chain::outbox`; here is what they are fed and how it is done.
 
+mod allocate;
 mod apply;
 mod gather;
+mod refusals;
 mod retention;
 mod status;
 mod worker;

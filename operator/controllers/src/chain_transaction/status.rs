@@ -66,12 +66,15 @@ pub fn signed(object: &ChainTransaction, nonce: u64, hash: B256, fee: u128, now:
         status.hashes.push(hash.clone());
         status.sent_at = Some(now.to_string().into());
     }
+    // Sent again as it was, it says of itself what it said before.
+    if new || status.state != Some(TransactionState::Submitted) {
+        let message = format!("Nonce {nonce}; waits for a block.");
+        conditions::set(&mut status.conditions, Claim::no(types::CONFIRMED, "Submitted", message), None, now);
+    }
     status.state = Some(TransactionState::Submitted);
     status.nonce = Some(nonce);
     status.hash = Some(hash);
     status.max_fee_per_gas = Some(u64::try_from(fee).unwrap_or(u64::MAX));
-    let message = format!("Nonce {nonce}; waits for a block.");
-    conditions::set(&mut status.conditions, Claim::no(types::CONFIRMED, "Submitted", message), None, now);
     status
 }
 

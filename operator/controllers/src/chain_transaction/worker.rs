@@ -94,7 +94,7 @@ impl Worker {
             return Ok(());
         };
         if self.memory.tried_at != view.latest.block.hash {
-            self.memory.refused.clear();
+            self.memory.reverted.clear();
             self.memory.tried_at = view.latest.block.hash;
         }
         let api: Api<ComputeAccount> = Api::all(self.ctx.client.clone());
@@ -104,6 +104,7 @@ impl Worker {
             .map_err(Error::kube(format!("account {} cannot be read", self.account.name)))?;
         let ledger = gather::ledger(object.status.as_ref());
         let objects = self.objects();
+        self.memory.refused.retain(|goal| objects.contains_key(goal));
         let open = objects.values().filter(|object| !goals::state(object).is_final()).count();
         if open == 0 && ledger.slots.is_empty() {
             let nonces = idle_health(&self.account, &view, &ledger).await?;
@@ -117,6 +118,7 @@ impl Worker {
             view: &view,
             object,
             ledger,
+            fee: 0,
             objects,
             memory: &mut self.memory,
         };
@@ -175,7 +177,7 @@ impl Worker {
                 let recent = self.foreign.as_ref().filter(|(_, at)| at.elapsed() < FOREIGN);
                 report.nonces = recent.map(|(found, _)| found.clone()).unwrap_or_default();
             }
-            NonceHealth::Stuck { .. } => {}
+            NonceHealth::Stuck { .. } | NonceHealth::Refused { .. } => {}
         }
         self.account.report.send_if_modified(|known| {
             let changed = *known != report;
@@ -216,6 +218,7 @@ fn version(object: &ChainTransaction) -> u64 {
 
 async fn run(pass: &mut Pass<'_>) -> Result<Report, Error> {
     let facts = gather::facts(&pass.account.rpc, pass.view, &pass.ledger, &entries(pass)).await?;
+    pass.fee = facts.fee;
     // Before new nonces go on top of it: afterwards a foreign one could not be told from them.
     let found = nonce_health(&pass.ledger, &entries(pass), &facts, &policy(pass), now(pass));
     for _ in 0..ROUNDS {
@@ -266,14 +269,8 @@ fn entries(pass: &Pass<'_>) -> Vec<Entry> {
         .iter()
         .filter(|(name, object)| !goals::state(object).is_final() || held(name))
         .map(|(name, object)| {
-            let memory = &pass.memory;
-            gather::entry(
-                object,
-                pass.view,
-                pass.stored(&object.spec.goal),
-                memory.refused.get(name),
-                memory.sent.get(name).copied(),
-            )
+            let remembered = pass.memory.of(name, now(pass));
+            gather::entry(object, pass.view, pass.stored(&object.spec.goal), &remembered)
         })
         .collect()
 }

@@ -1,8 +1,9 @@
-//! ComputeAccount: who pays. Loads the key, keeps a reader of the chain for each
+//! ComputeAccount: who pays. Finds the signer, keeps a reader of the chain for each
 //! account that the release serves, says what it holds and owes, and asks for
 //! the approvals and withdrawals that its orders need.
 
 mod runtime;
+mod signers;
 mod spending;
 mod status;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freehold_api::ComputeAccount;
-use freehold_api::account::{Chain, ComputeAccountSpec};
+use freehold_api::account::{Chain, ComputeAccountSpec, SecretKey, SignerRef};
 use freehold_api::scalars::EvmAddress;
 use freehold_chain::reader::{self, ReaderConfig, ReaderGuard};
 use freehold_chain::rpc::{Depth, Rpc};
@@ -19,6 +19,7 @@ use kube::api::Api;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::signers;
 use crate::accounts::{Account, Report};
 use crate::context::Context;
 
@@ -26,6 +27,8 @@ use crate::context::Context;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The Secret is read again this often, and after each change of the account.
 const KEY_CHECK: Duration = Duration::from_secs(60);
+/// A signer elsewhere is called this often.
+const SIGNER_CHECK: Duration = Duration::from_secs(5);
 
 /// Why there is no signer, or no reader.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,9 @@ pub enum Problem {
     OtherAddress { expected: String, found: Address },
     #[error("Secret {name} cannot be read: {reason}.")]
     Unreadable { name: String, reason: String },
+    /// With its reason.
+    #[error("{message}. {remedy}")]
+    Signer { reason: &'static str, message: String, remedy: &'static str },
     #[error("{field} is not valid: {reason}.")]
     Invalid { field: &'static str, reason: String },
 }
@@ -52,6 +58,7 @@ impl Problem {
             Self::BadKey { .. } => "KeyMalformed",
             Self::OtherAddress { .. } => "AddressMismatch",
             Self::Unreadable { .. } => "SecretUnreadable",
+            Self::Signer { reason, .. } => reason,
             Self::Invalid { .. } => "InvalidSpec",
         }
     }
@@ -70,7 +77,8 @@ impl Runtime {
     /// Brings signer and reader to what the spec says; the account's address, or what is wrong.
     pub async fn keep(&mut self, ctx: &Context, account: &ComputeAccount) -> Result<Address, Problem> {
         let changed = self.spec.as_ref() != Some(&account.spec);
-        let settled = self.checked.is_some_and(|at| at.elapsed() < KEY_CHECK) && matches!(self.signer, Some(Ok(_)));
+        let often = if account.spec.signer_ref.secret.is_some() { KEY_CHECK } else { SIGNER_CHECK };
+        let settled = self.checked.is_some_and(|at| at.elapsed() < often) && matches!(self.signer, Some(Ok(_)));
         if let (false, true, Some(Ok(address))) = (changed, settled, &self.signer) {
             return Ok(*address);
         }
@@ -81,6 +89,11 @@ impl Runtime {
                 let known = *known;
                 self.checked = Some(Instant::now());
                 return Ok(known);
+            }
+            // A signer that is away comes back: what runs goes on, and only signatures wait.
+            (Err(problem @ Problem::Signer { .. }), Some(Ok(_))) if !changed => {
+                self.checked = None;
+                return Err(problem);
             }
             (outcome, _) => outcome,
         };
@@ -131,7 +144,16 @@ pub fn forget(ctx: &Context, name: &str) {
 }
 
 async fn load(ctx: &Context, spec: &ComputeAccountSpec) -> Result<Arc<dyn Signer>, Problem> {
-    let (name, key) = (spec.signer_ref.secret.name.to_string(), spec.signer_ref.secret.key.clone());
+    let signer = match &spec.signer_ref {
+        SignerRef { secret: Some(secret), url: None, web3signer: None } => from_secret(ctx, secret).await?,
+        elsewhere => signers::connect(&ctx.settings.signer_token, elsewhere, spec.address.as_ref()).await?,
+    };
+    check_address(spec.address.as_ref(), signer.address())?;
+    Ok(signer)
+}
+
+async fn from_secret(ctx: &Context, secret: &SecretKey) -> Result<Arc<dyn Signer>, Problem> {
+    let (name, key) = (secret.name.to_string(), secret.key.clone());
     let namespace = ctx.settings.namespace.clone();
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     let found = api
@@ -143,9 +165,7 @@ async fn load(ctx: &Context, spec: &ComputeAccountSpec) -> Result<Arc<dyn Signer
     let bytes = data.get(&key).ok_or_else(|| Problem::NoKey { name: name.clone(), key: key.clone() })?;
     let bad = |reason: String| Problem::BadKey { name: name.clone(), key: key.clone(), reason };
     let text = std::str::from_utf8(&bytes.0).map_err(|_| bad("it is not text".into()))?;
-    let signer = LocalSigner::from_hex(text).map_err(|error| bad(error.to_string()))?;
-    check_address(spec.address.as_ref(), signer.address())?;
-    Ok(Arc::new(signer))
+    Ok(Arc::new(LocalSigner::from_hex(text).map_err(|error| bad(error.to_string()))?))
 }
 
 fn check_address(expected: Option<&EvmAddress>, found: Address) -> Result<(), Problem> {

@@ -24,9 +24,10 @@ pub fn plan(
 ) -> Vec<Goal> {
     let block = view.latest.block.number;
     let asked = |wanted: fn(&Goal) -> bool| open.iter().any(|object| wanted(&object.spec.goal));
-    let approval = needed(view, affordable)
+    let cap = cap(account, view);
+    let approval = needed(view, affordable.min(cap))
         .filter(|_| !asked(|goal| matches!(goal, Goal::Approve { .. })))
-        .map(|amount| Goal::Approve { amount: rounded_up(with_headroom(account, view, amount), view.decimals), block });
+        .map(|amount| Goal::Approve { amount: rounded_up(with_headroom(amount).min(cap), view.decimals), block });
     let spends = asked(|goal| {
         matches!(goal, Goal::PlaceOrder { .. } | Goal::Bid { .. } | Goal::TopUp { .. } | Goal::Withdraw { .. })
     });
@@ -43,11 +44,14 @@ fn needed(view: &ChainView, affordable: Amount) -> Option<Amount> {
     (needed > view.balances.allowance).then_some(needed)
 }
 
-fn with_headroom(account: &ComputeAccount, view: &ChainView, needed: Amount) -> Amount {
+fn with_headroom(needed: Amount) -> Amount {
+    Amount(needed.0.saturating_mul(HEADROOM))
+}
+
+/// What a period may take at most; more is not approved, however much is asked for.
+fn cap(account: &ComputeAccount, view: &ChainView) -> Amount {
     let cap = account.spec.caps.as_ref().and_then(|caps| caps.tokens.as_ref());
-    let cap = cap.and_then(|tokens| Amount::parse(tokens.as_str(), view.decimals).ok());
-    let ample = Amount(needed.0.saturating_mul(HEADROOM));
-    cap.map_or(ample, |cap| ample.min(cap)).max(needed)
+    cap.and_then(|tokens| Amount::parse(tokens.as_str(), view.decimals).ok()).unwrap_or(Amount(u128::MAX))
 }
 
 /// A provider's standing bids lock and free the same bonds over and over: they stay in the ledger.
@@ -89,7 +93,8 @@ mod tests {
             block_time: "2s".into(),
             windows: Default::default(),
         };
-        let signer_ref = SignerRef { secret: SecretKey { name: "key".into(), key: "key".into() } };
+        let signer_ref =
+            SignerRef { secret: Some(SecretKey { name: "key".into(), key: "key".into() }), ..SignerRef::default() };
         let zero = "0x0000000000000000000000000000000000000000";
         let spec = ComputeAccountSpec {
             role,
@@ -126,7 +131,8 @@ mod tests {
         let expected = |amount: &str| vec![Goal::Approve { amount: amount.into(), block: 0 }];
         assert_eq!(plan_of(None, &order(), &view(0, 9_000_000, 0)), expected("32"));
         assert_eq!(plan_of(Some("5"), &order(), &view(500_000, 9_000_000, 0)), expected("5"));
-        assert_eq!(plan_of(Some("1"), &order(), &view(0, 9_000_000, 0)), expected("2"));
+        assert_eq!(plan_of(Some("1"), &order(), &view(0, 9_000_000, 0)), expected("1"));
+        assert_eq!(plan_of(Some("1"), &order(), &view(0, 9_000_000, 1_000_000)), vec![]);
         assert_eq!(plan_of(None, &order(), &view(0, 9_000_000, 2_000_000)), vec![]);
         let asked = open(Goal::Approve { amount: "1".into(), block: 0 });
         assert_eq!(plan_of(None, &asked, &view(0, 9_000_000, 0)), vec![]);

@@ -70,7 +70,7 @@ fn next(account: &ComputeAccount, known: &ComputeAccountStatus, observed: &Obser
         status.head = Some(view.latest.block.number);
     }
     status.oldest_pending = oldest(&observed.open, observed.now).map(Into::into);
-    for claim in claims(observed) {
+    for claim in claims(account, observed) {
         conditions::set(&mut status.conditions, claim, account.meta().generation, observed.now);
     }
     status
@@ -107,13 +107,20 @@ fn oldest(open: &[Arc<ChainTransaction>], now: Timestamp) -> Option<&'static str
     Some(step.map_or("<1m", |(_, name)| name))
 }
 
-fn claims(observed: &Observed<'_>) -> Vec<Claim> {
+fn claims(account: &ComputeAccount, observed: &Observed<'_>) -> Vec<Claim> {
     let signer = match &observed.signer {
-        Ok(address) => Claim::yes(types::SIGNER_REACHABLE, "KeyLoaded", format!("The key of {address} is loaded.")),
+        Ok(address) if account.spec.signer_ref.secret.is_some() => {
+            Claim::yes(types::SIGNER_REACHABLE, "KeyLoaded", format!("The key of {address} is loaded."))
+        }
+        Ok(address) => Claim::yes(
+            types::SIGNER_REACHABLE,
+            "Answers",
+            format!("The signer answers and holds the key of {address}; this operator holds none."),
+        ),
         Err(problem) => Claim::no(types::SIGNER_REACHABLE, problem.reason(), problem.to_string()),
     };
     let chain = match observed.view.map(|view| &view.health) {
-        None => Claim::unknown(types::CHAIN_HEALTHY, "NotRead", "The chain is not read before the key is loaded."),
+        None => Claim::unknown(types::CHAIN_HEALTHY, "NotRead", "The chain is not read before the signer is known."),
         Some(health) => {
             let (reason, message) = health.explain();
             if health.allows_action() {
@@ -140,6 +147,13 @@ fn claims(observed: &Observed<'_>) -> Vec<Claim> {
             "Stuck",
             format!(
                 "Nonce {nonce} ({goal}) finds no block although its fee was raised. Look at the chain's fees and the account's coin balance."
+            ),
+        ),
+        NonceHealth::Refused { nonce, reason } => Claim::no(
+            types::NONCE_HEALTHY,
+            "SignerRefused",
+            format!(
+                "Nonce {nonce} cannot be filled, and what comes after it waits: {reason}. Correct the signer's policy."
             ),
         ),
     };

@@ -25,7 +25,7 @@ use crate::goals;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Reasons for which a goal waits on somebody.
-const STUCK: [&str; 5] = ["GasLow", "FeeCap", "InsufficientBalance", "TokenCap", "Reverted"];
+const STUCK: [&str; 6] = ["GasLow", "FeeCap", "InsufficientBalance", "TokenCap", "SignerRefused", "Reverted"];
 
 /// A ComputeBudget, as far as it counts.
 #[derive(Clone, Debug)]

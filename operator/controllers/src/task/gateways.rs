@@ -1,7 +1,8 @@
 //! The way to providers' gateways, with calls signed by the account that leased.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,10 +59,20 @@ pub trait Gateways: Send + Sync {
     async fn download(&self, lease: &Lease, sha256: &str, limit: u64, to: &Path) -> Result<(), Error>;
 }
 
+/// Clients that are kept; beyond, all are made anew.
+const KEPT: usize = 256;
+
 /// Gateways over HTTP.
 pub struct Remote {
     ctx: Context,
     policy: Policy,
+    /// A client signs a token once for all the calls of its life: a signer elsewhere counts what it signs.
+    clients: Mutex<HashMap<(B256, String), Client>>,
+}
+
+struct Client {
+    signer: Arc<dyn Signer>,
+    gateway: Arc<GatewayClient>,
 }
 
 impl Remote {
@@ -73,11 +84,25 @@ impl Remote {
             .map(|text| text.parse())
             .collect::<Result<Vec<_>, String>>()
             .map_err(Error::Policy)?;
-        Ok(Self { ctx, policy: Policy { allowed, refused: Vec::new() } })
+        Ok(Self { ctx, policy: Policy { allowed, refused: Vec::new() }, clients: Mutex::default() })
     }
 
-    fn client(&self, lease: &Lease) -> Result<GatewayClient, Error> {
+    fn client(&self, lease: &Lease) -> Result<Arc<GatewayClient>, Error> {
         let signer = self.ctx.signers.get(&lease.account).ok_or_else(|| Error::NoSigner(lease.account.clone()))?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (lease.id, lease.gateway.clone());
+        if let Some(known) = clients.get(&key).filter(|known| Arc::ptr_eq(&known.signer, &signer)) {
+            return Ok(known.gateway.clone());
+        }
+        let gateway = Arc::new(self.make(lease, signer.clone())?);
+        if clients.len() >= KEPT {
+            clients.clear();
+        }
+        clients.insert(key, Client { signer, gateway: gateway.clone() });
+        Ok(gateway)
+    }
+
+    fn make(&self, lease: &Lease, signer: Arc<dyn Signer>) -> Result<GatewayClient, Error> {
         let signer = Arc::new(Signing { signer, chain_id: lease.chain_id, market: lease.market });
         let clock = self.ctx.clock.clone();
         let seconds: freehold_gateway::Clock =

@@ -243,7 +243,7 @@ fn unplaced(o: &Observed, attempt: &Attempt, intent: &Intent, plan: &mut Plan) {
 
 fn placing(o: &Observed, goal: &Goal) -> Claim {
     let trouble = o.goal(|g| g == goal).and_then(|fact| fact.trouble.as_ref());
-    let short = [funded::GAS_LOW, funded::INSUFFICIENT_BALANCE];
+    let short = [funded::GAS_LOW, funded::INSUFFICIENT_BALANCE, funded::SIGNER_REFUSED];
     match trouble.and_then(|(reason, message)| Some((short.into_iter().find(|r| r == reason)?, message))) {
         Some((reason, message)) => Claim::no(types::FUNDED, reason, message.clone()),
         None => Claim::unknown(types::FUNDED, funded::PLACING, "The order is being placed on the chain."),

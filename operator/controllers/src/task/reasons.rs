@@ -18,6 +18,7 @@ pub mod funded {
     pub const BUDGET_EXCEEDED: &str = "BudgetExceeded";
     pub const INSUFFICIENT_BALANCE: &str = "InsufficientBalance";
     pub const GAS_LOW: &str = "GasLow";
+    pub const SIGNER_REFUSED: &str = "SignerRefused";
     pub const ORDER_FAILED: &str = "OrderFailed";
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use freehold_api::lease::LeasePhase;
 use freehold_gateway::leases::{self, Leases};
 use freehold_gateway::logs::{Kubelet, PodLogs, Query};
-use freehold_gateway::reviews::{ApiServer, ReviewTokens, Reviews, Unavailable};
+use freehold_gateway::reviews::{AUDIENCE, ApiServer, ReviewTokens, Reviews, Unavailable};
 use futures::StreamExt;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -58,11 +58,11 @@ async fn a_token_counts_only_if_it_was_made_for_gateways() {
     ];
     for (status, counts) in cases {
         let (client, _) = review(status.clone());
-        let found = ApiServer::new(client).user_of("token").await.unwrap();
+        let found = ApiServer::new(client, AUDIENCE).user_of("token").await.unwrap();
         assert_eq!(found.is_some(), counts, "{status}");
     }
     let (down, _) = api(|_, _| (500, "{}".into()));
-    assert!(matches!(ApiServer::new(down).user_of("token").await, Err(Unavailable(_))));
+    assert!(matches!(ApiServer::new(down, AUDIENCE).user_of("token").await, Err(Unavailable(_))));
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn verdicts_are_remembered_for_a_while() {
     let (client, asked) = review(status);
     let time = Arc::new(Mutex::new(NOW));
     let clock = time.clone();
-    let reviews = Reviews::new(Arc::new(ApiServer::new(client)), Arc::new(move || *clock.lock().unwrap()));
+    let reviews = Reviews::new(Arc::new(ApiServer::new(client, AUDIENCE)), Arc::new(move || *clock.lock().unwrap()));
     for _ in 0..3 {
         assert_eq!(reviews.user_of("token").await.unwrap().as_deref(), Some("x"));
     }

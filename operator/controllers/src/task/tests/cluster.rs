@@ -230,6 +230,7 @@ impl Scene {
             allowed_cidrs: Vec::new(),
             gpu_resource: "nvidia.com/gpu".into(),
             gpu_plugin: "builtin".into(),
+            signer_token: std::path::PathBuf::new(),
             cluster_uid: "kube-system-uid".into(),
         };
         let clock = Arc::new(Hand(AtomicI64::new(world::START)));

@@ -5,6 +5,8 @@
 
 #![allow(clippy::panic)] // a test may
 
+mod signer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -31,6 +33,8 @@ const TOKENS: u128 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Set for the process that plays the operator.
 const NAMESPACE: &str = "FREEHOLD_TEST_NAMESPACE";
+/// The operator's token for a signer elsewhere.
+const TOKEN: &str = "FREEHOLD_TEST_TOKEN";
 
 fn settings(namespace: &str) -> Settings {
     Settings {
@@ -46,6 +50,7 @@ fn settings(namespace: &str) -> Settings {
         allowed_cidrs: vec![],
         gpu_resource: "nvidia.com/gpu".into(),
         gpu_plugin: "builtin".into(),
+        signer_token: std::env::var_os(TOKEN).unwrap_or_default().into(),
         cluster_uid: String::new(),
     }
 }
@@ -76,17 +81,23 @@ struct Site {
     anvil: Anvil,
     name: String,
     folder: tempfile::TempDir,
+    signer: SignerRef,
 }
 
 impl Site {
     async fn new(test: &str) -> Self {
+        let secret = SecretKey { name: "key".into(), key: "key".into() };
+        Self::with(test, SignerRef { secret: Some(secret), ..SignerRef::default() }).await
+    }
+
+    async fn with(test: &str, signer: SignerRef) -> Self {
         let name = format!("outbox-{test}-{}", std::process::id());
         let ctx = context(&name).await;
         let anvil = Anvil::start().await.expect("anvil");
         anvil.mint(ACCOUNTS[1].0, 10 * TOKENS).await.expect("mint");
         anvil.automine(false).await.expect("automine off");
         anvil.mine_every(1).await.expect("a block a second");
-        let site = Self { ctx, anvil, name, folder: tempfile::tempdir().expect("folder") };
+        let site = Self { ctx, anvil, name, folder: tempfile::tempdir().expect("folder"), signer };
         site.create().await;
         site
     }
@@ -131,7 +142,7 @@ impl Site {
             provider_registry: contracts.provider_registry.to_string().into(),
             token: contracts.token.to_string().into(),
             address: Some(ACCOUNTS[1].0.to_string().into()),
-            signer_ref: SignerRef { secret: SecretKey { name: "key".into(), key: "key".into() } },
+            signer_ref: self.signer.clone(),
             confirmations: Confirmations { blocks: Some(2), finalized: false },
             caps: None,
             operator: self.ctx.settings.release.as_str().into(),
@@ -145,6 +156,7 @@ impl Site {
             .args(["--ignored", "--exact", "operator_process", "--nocapture"])
             .env(NAMESPACE, &self.name)
             .env("FREEHOLD_FAILPOINTS", self.folder.path())
+            .env(TOKEN, self.token())
             .stdout(Stdio::from(log.try_clone().expect("log")))
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
@@ -170,6 +182,10 @@ impl Site {
         }
         operator.kill().await.expect("operator ends");
         deaths
+    }
+
+    fn token(&self) -> PathBuf {
+        self.folder.path().join("token")
     }
 
     fn log(&self) -> String {

@@ -1,55 +1,14 @@
-//! Who signs. The operator asks for a goal's transaction or a gateway token,
-//! never for the signature of arbitrary bytes, so that a signer elsewhere can
-//! judge what it is asked for.
+//! A key in this process: the development way, and what the signer itself signs with.
 
-use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
-use alloy::eips::eip2718::Encodable2718;
+use alloy::consensus::SignableTransaction;
 use alloy::primitives::{Address, B256};
-use alloy::signers::Signer as _;
+use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use async_trait::async_trait;
-use freehold_api::Goal;
 use freehold_core::access::Claims;
 
-use crate::calldata::StoredOrder;
+use super::{Error, SignRequest, Signed, Signer, assemble};
 
-/// A transaction and what it is for.
-#[derive(Clone, Debug)]
-pub struct SignRequest<'a> {
-    pub goal: &'a Goal,
-    /// What `placeOrder` places.
-    pub stored: Option<&'a StoredOrder>,
-    pub transaction: TxEip1559,
-}
-
-/// A signed transaction. The bytes are a bearer instrument: they stay in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
-    pub hash: B256,
-    pub raw: Vec<u8>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the private key cannot be read ({reason}); it must be 64 hexadecimal digits, with or without 0x")]
-    Key { reason: String },
-    #[error("the signer failed: {0}")]
-    Failed(String),
-    #[error("the signer refused the {goal}: {reason}")]
-    Refused { goal: &'static str, reason: String },
-}
-
-#[async_trait]
-pub trait Signer: Send + Sync {
-    fn address(&self) -> Address;
-
-    async fn sign_transaction(&self, request: SignRequest<'_>) -> Result<Signed, Error>;
-
-    /// r ‖ s ‖ v over the token's EIP-712 hash.
-    async fn sign_access(&self, claims: &Claims, chain_id: u64, market: Address) -> Result<[u8; 65], Error>;
-}
-
-/// A key in this process.
 pub struct LocalSigner(PrivateKeySigner);
 
 impl LocalSigner {
@@ -62,6 +21,18 @@ impl LocalSigner {
     }
 }
 
+impl From<PrivateKeySigner> for LocalSigner {
+    fn from(key: PrivateKeySigner) -> Self {
+        Self(key)
+    }
+}
+
+impl LocalSigner {
+    fn sign(&self, hash: &B256) -> Result<alloy::primitives::Signature, Error> {
+        self.0.sign_hash_sync(hash).map_err(|error| Error::Failed(error.to_string()))
+    }
+}
+
 #[async_trait]
 impl Signer for LocalSigner {
     fn address(&self) -> Address {
@@ -69,22 +40,20 @@ impl Signer for LocalSigner {
     }
 
     async fn sign_transaction(&self, request: SignRequest<'_>) -> Result<Signed, Error> {
-        let hash = request.transaction.signature_hash();
-        let signature = self.0.sign_hash(&hash).await.map_err(|error| Error::Failed(error.to_string()))?;
-        let envelope = TxEnvelope::from(request.transaction.into_signed(signature));
-        Ok(Signed { hash: *envelope.tx_hash(), raw: envelope.encoded_2718() })
+        let signature = self.sign(&request.transaction.signature_hash())?;
+        assemble(request.transaction, signature, self.address())
     }
 
     async fn sign_access(&self, claims: &Claims, chain_id: u64, market: Address) -> Result<[u8; 65], Error> {
-        let hash = claims.signing_hash(chain_id, market);
-        let signature = self.0.sign_hash(&hash).await.map_err(|error| Error::Failed(error.to_string()))?;
-        Ok(signature.as_bytes())
+        self.sign(&claims.signing_hash(chain_id, market)).map(|signature| signature.as_bytes())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloy::consensus::TxEip1559;
+    use freehold_api::Goal;
     use freehold_core::access::{self, Expected, Scope};
 
     const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";

@@ -300,13 +300,20 @@ def namespace_deleted(world, rng):
     return True
 
 
+def restore(device):
+    """As somebody on duty would: reset the device, then say so."""
+    lib.gpuctl("restore", device)
+    lib.until("the node's health is reset", lambda: lib.kubectl(
+        "annotate", "gpunodes", "--all", "--overwrite", "freehold.dev/reset-health=all", check=False).returncode == 0, 120)
+
+
 def xid(world, rng):
     device = rng.choice("01")
     lib.gpuctl("xid", device, "79")
     try:
         yield rng.uniform(8, 14)
     finally:
-        lib.gpuctl("restore", device)
+        restore(device)
     return True
 
 
@@ -316,7 +323,7 @@ def device_lost(world, rng):
     try:
         yield rng.uniform(8, 14)
     finally:
-        lib.gpuctl("restore", device)
+        restore(device)
     return True
 
 

@@ -235,9 +235,10 @@ class World:
             self.fault(at, "none")
         for side in SIDES:
             self.arm(side, [])
+        lib.sh(ROOT / "hack" / "cluster.sh", "mend")
         for device in "01":
             lib.gpuctl("restore", device)
-        lib.sh(ROOT / "hack" / "cluster.sh", "mend")
+        lib.kubectl("annotate", "gpunodes", "--all", "--overwrite", "freehold.dev/reset-health=all")
         rpc("evm_setIntervalMining", 2)
 
     def try_open_work(self):

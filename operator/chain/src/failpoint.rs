@@ -12,11 +12,13 @@ struct Points {
     folder: PathBuf,
     /// Points that this process has passed.
     passed: Mutex<BTreeSet<String>>,
+    /// Held from the decision to die to the end: a second thread must not write that it struck as well.
+    dying: Mutex<()>,
 }
 
 static POINTS: LazyLock<Option<Points>> = LazyLock::new(|| {
     let folder = std::env::var_os("FREEHOLD_FAILPOINTS")?.into();
-    Some(Points { folder, passed: Mutex::default() })
+    Some(Points { folder, passed: Mutex::default(), dying: Mutex::default() })
 });
 
 impl Points {
@@ -26,6 +28,7 @@ impl Points {
             // Without it a test knows of one point less: it cannot hide a death.
             let _ = add(&self.folder.join("seen"), name);
         }
+        let _dying = self.dying.lock();
         if self.strikes(name) && add(&self.folder.join("struck"), name).is_ok() {
             tracing::warn!(failpoint = name, "ending the process, as FREEHOLD_FAILPOINTS asks");
             std::process::abort();

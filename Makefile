@@ -51,10 +51,13 @@ generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write make
 gas: ## gas of each call, from receipts
 	@contracts/gas.sh
 
+invariants: ## a million random calls on the contracts, a table of what they did (SEED=n repeats them)
+	@contracts/invariants.sh
+
 bench: ## speed and memory as ratios, in tables
 	@hack/bench/run.sh
 
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys generate gas bench lint
+.PHONY: help up down clean status tools images chain demo test journeys generate gas invariants bench lint

@@ -9,6 +9,7 @@ interface Vm {
         address emitter;
     }
 
+    function assume(bool condition) external pure;
     function warp(uint256 time) external;
     function prank(address sender) external;
     function startPrank(address sender) external;

@@ -39,8 +39,8 @@ slither_findings() {
 symbolic_checks() {
   python_tool halmos
   local written proved
-  halmos --match-contract SymbolicTest --function check_ --forge-build-out "$FOUNDRY_OUT" \
-    --solver-timeout-assertion $((PATIENCE * 1000)) --solver-threads "$(nproc)" --no-status 2>&1 |
+  halmos --match-contract SymbolicTest --function check_ --forge-build-out "$FOUNDRY_OUT" --loop 8 \
+    --solver-command "$(command -v python) $CONTRACTS/analysis/solver.py" --solver-timeout-assertion $((PATIENCE * 1000)) --solver-threads "$(nproc)" --no-status 2>&1 |
     tee "$WORK/halmos.log" | sed 's/\x1b\[[0-9;]*m//g' | grep -E '^\[|^Counterexample|^ +p_|^Symbolic test result' ||
     die "halmos did not prove everything: $WORK/halmos.log"
   written=$(cat test/symbolic/*.t.sol | grep -c 'function check_')

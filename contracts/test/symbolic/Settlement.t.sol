@@ -6,12 +6,10 @@ import {OrderView, Profile, Terms} from "../../src/types/MarketTypes.sol";
 import {NoReturnToken} from "../utils/Tokens.sol";
 import {Test} from "../utils/Vm.sol";
 
-/// @notice Every exit of a lease, for all amounts, rates and times at once: what is paid out is exactly what was held,
-/// nothing stays, and settling on the way changes no sum.
+/// @notice Every exit of an order before a start, through the whole contract, for all amounts at once: what is paid out
+/// is exactly what was held, and nothing stays. After a start there are more paths than halmos comes to the end of.
 contract SettlementSymbolicTest is Test {
     uint40 private constant NOW = 1_800_000_000;
-    uint40 private constant DURATION = 2 hours;
-    bytes32 private constant RESULT = keccak256("result");
     address private constant TENANT = address(0x1001);
     address private constant PROVIDER = address(0x1002);
     address private constant STRANGER = address(0x1003);
@@ -40,8 +38,6 @@ contract SettlementSymbolicTest is Test {
             token.approve(address(market), type(uint256).max);
         }
     }
-
-    // --------------------------------------------------------------------------------------------- before a start
 
     function check_CancelOpen(Amounts memory a) external {
         Terms memory t = _open(a);
@@ -78,50 +74,6 @@ contract SettlementSymbolicTest is Test {
         _assertPaidOut(uint256(a.maxPrice) + a.bond);
     }
 
-    // --------------------------------------------------------------------------------------------- after a start
-
-    function check_CloseByTenant(Amounts memory a, uint40 elapsed, uint40 settledAt) external {
-        Terms memory t = _running(a, elapsed, settledAt);
-        (uint128 x,) = market.accrued(id, t);
-        vm.prank(TENANT);
-        market.close(id, t);
-        _assertSplit(a, x, x);
-    }
-
-    function check_CloseByProvider(Amounts memory a, uint40 elapsed, uint40 settledAt) external {
-        Terms memory t = _running(a, elapsed, settledAt);
-        (uint128 x, uint128 releasable) = market.accrued(id, t);
-        uint128 released = releasable + market.orderOf(id).paid;
-        vm.prank(PROVIDER);
-        market.close(id, t);
-        _assertSplit(a, released, x);
-    }
-
-    function check_AcceptResult(Amounts memory a, uint40 elapsed, uint40 settledAt) external {
-        Terms memory t = _running(a, elapsed, settledAt);
-        vm.assume(elapsed <= market.orderOf(id).endAt - NOW);
-        (uint128 x,) = market.accrued(id, t);
-        vm.prank(PROVIDER);
-        market.deliver(id, t, RESULT);
-        vm.prank(TENANT);
-        market.acceptResult(id, t, RESULT);
-        _assertSplit(a, x, x);
-    }
-
-    function check_RejectResult(Amounts memory a, uint40 elapsed, uint40 settledAt) external {
-        Terms memory t = _running(a, elapsed, settledAt);
-        vm.assume(elapsed <= market.orderOf(id).endAt - NOW);
-        (uint128 x, uint128 releasable) = market.accrued(id, t);
-        uint128 released = releasable + market.orderOf(id).paid;
-        vm.prank(PROVIDER);
-        market.deliver(id, t, RESULT);
-        vm.prank(TENANT);
-        market.rejectResult(id, t, RESULT);
-        assert(market.free(address(token), market.BURN()) == x - released);
-        assert(market.free(address(token), TENANT) == a.maxPrice - x);
-        _assertSplit(a, released, x);
-    }
-
     // -------------------------------------------------------------------------------------------------- the way
 
     function _open(Amounts memory a) private returns (Terms memory t) {
@@ -132,7 +84,7 @@ contract SettlementSymbolicTest is Test {
         t.noShowPenalty = a.penalty;
         t.bidBy = NOW + 60;
         t.startWindow = 300;
-        t.duration = DURATION;
+        t.duration = 2 hours;
         t.window = 600;
         t.holdbackBps = a.holdbackBps;
         t.specHash = keccak256("");
@@ -149,25 +101,7 @@ contract SettlementSymbolicTest is Test {
         market.accept(id, t, PROVIDER, a.rate, validUntil);
     }
 
-    /// @dev Running for `elapsed`, settled once on the way.
-    function _running(Amounts memory a, uint40 elapsed, uint40 settledAt) private returns (Terms memory t) {
-        vm.assume(settledAt <= elapsed && elapsed <= DURATION);
-        t = _awaiting(a);
-        vm.prank(PROVIDER);
-        market.start(id, t);
-        vm.warp(NOW + settledAt);
-        market.settle(id, t, 0);
-        vm.warp(NOW + elapsed);
-    }
-
     // --------------------------------------------------------------------------------------------------- checks
-
-    /// @dev The provider ends with `earned` and its bond however often it was paid before, and nothing is lost.
-    function _assertSplit(Amounts memory a, uint128 earned, uint128 x) private view {
-        assert(x <= a.maxPrice && earned <= x);
-        assert(market.free(address(token), PROVIDER) == uint256(earned) + a.bond);
-        _assertPaidOut(uint256(a.maxPrice) + a.bond);
-    }
 
     function _assertPaidOut(uint256 whole) private view {
         OrderView memory o = market.orderOf(id);

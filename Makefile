@@ -57,10 +57,19 @@ generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write make
 gas: ## gas of each call, from receipts
 	@contracts/gas.sh
 
+invariants: ## a million random calls on the contracts, a table of what they did (SEED=n repeats them)
+	@contracts/invariants.sh
+
+coverage: ## lines and branches of the contracts that their tests reach
+	@contracts/coverage.sh
+
+analyse: ## Slither and halmos on the contracts
+	@contracts/analyse.sh
+
 bench: ## speed and memory as ratios, in tables
 	@hack/bench/run.sh
 
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants generate gas bench lint
+.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants generate gas invariants coverage analyse bench lint

@@ -12,8 +12,8 @@ for source in sorted(folder.glob("*/*.t.sol")):
     if not tree.exists():
         failures.append(f"{source.name}: no {tree.name} beside it")
         continue
-    wanted = re.findall(r"\(((?:test|invariant)\w*)\)$", tree.read_text(), re.MULTILINE)
-    written = re.findall(r"function ((?:test|invariant)\w+)\(", source.read_text())
+    wanted = re.findall(r"\(((?:test|invariant|check)\w*)\)$", tree.read_text(), re.MULTILINE)
+    written = re.findall(r"function ((?:test|invariant|check)\w+)\(", source.read_text())
     failures += [f"{tree.name}: {name} is listed twice" for name in {n for n in wanted if wanted.count(n) > 1}]
     failures += [f"{tree.name}: {name} is not in {source.name}" for name in wanted if name not in written]
     failures += [f"{source.name}: {name} is not in {tree.name}" for name in written if name not in wanted]

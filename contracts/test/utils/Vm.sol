@@ -9,6 +9,7 @@ interface Vm {
         address emitter;
     }
 
+    function assume(bool condition) external pure;
     function warp(uint256 time) external;
     function prank(address sender) external;
     function startPrank(address sender) external;
@@ -24,6 +25,8 @@ interface Vm {
     function addr(uint256 key) external pure returns (address);
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function load(address target, bytes32 slot) external view returns (bytes32);
+    function envOr(string calldata name, string calldata otherwise) external view returns (string memory);
+    function writeLine(string calldata path, string calldata line) external;
     function toString(uint256 value) external pure returns (string memory);
     function assertTrue(bool value, string calldata message) external pure;
     function assertEq(bool left, bool right, string calldata message) external pure;

@@ -1,93 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Market} from "../../../src/Market.sol";
 import {IMarket} from "../../../src/interfaces/IMarket.sol";
-import {Bid, OrderView, Profile, State, Terms} from "../../../src/types/MarketTypes.sol";
-import {BlocklistToken, FeeToken, HookToken, IHook, LyingToken, NoReturnToken} from "../../utils/Tokens.sol";
-import {Test} from "../../utils/Vm.sol";
+import {Bid, State, Terms} from "../../../src/types/MarketTypes.sol";
+import {NoReturnToken} from "../../utils/Tokens.sol";
+import {Books} from "./Books.sol";
 
-/// @notice Plays all parties on one market, with honest and hostile tokens, and keeps books of its own. Before each
-/// call it says whether the call must succeed and where the money must go; a market that differs fails the run.
-contract MarketHandler is Test, IHook {
-    /// @dev What the handler knows about an order without asking the market.
-    struct Book {
-        bytes32 id;
-        address tenant;
-        address provider;
-        State state;
-        uint40 deadline;
-        uint40 startedAt;
-        uint40 endAt;
-        uint128 cap;
-        uint128 paid;
-        uint128 rate;
-        bytes32 resultHash;
-        bytes32 digest;
-        Terms terms;
-    }
-
-    struct Payout {
-        uint128 toProvider;
-        uint128 toTenant;
-        uint128 burned;
-    }
-
-    enum Call {
-        Unbid,
-        Reclaim,
-        Accept,
-        Cancel,
-        Start,
-        Decline,
-        NoShow,
-        Settle,
-        Close,
-        Deliver,
-        AcceptResult,
-        RejectResult
-    }
-
+/// @notice Plays all parties on one market, with honest and hostile tokens. Before each call it says from its own books
+/// whether the call must succeed and where the money must go; a market that differs fails the run.
+contract MarketHandler is Books {
     uint256 public constant ORDERS = 10;
     bytes private constant SPEC = "{}";
-
-    Market public immutable market = new Market(Profile(10, 300, 600), new address[](0));
-    FeeToken public immutable feeToken = new FeeToken();
-    BlocklistToken public immutable blocklist = new BlocklistToken();
-    HookToken public immutable hookToken = new HookToken();
-    address[] public tokens;
-    address[] public tenants;
-    address[] public providers;
-    Book[] internal books;
-    mapping(address token => uint256) public donated;
-    mapping(State => uint256) public reached;
-    uint40 public time = 1_800_000_000;
-    bool public reentered;
     /// @dev Whether two tenants ever had live orders in the same token.
     bool public shared;
-
-    constructor() {
-        tokens = [address(new NoReturnToken()), address(feeToken), address(blocklist), address(hookToken)];
-        tokens.push(address(new LyingToken()));
-        tenants = [named("tenant 0"), named("tenant 1")];
-        // The last provider is this contract: its hook re-enters.
-        providers = [named("provider 0"), named("provider 1"), address(this)];
-        hookToken.register();
-        for (uint256 i = 0; i < tokens.length; ++i) {
-            for (uint256 j = 0; j < tenants.length; ++j) {
-                _enrich(tokens[i], tenants[j]);
-            }
-            for (uint256 j = 0; j < providers.length; ++j) {
-                _enrich(tokens[i], providers[j]);
-            }
-        }
-    }
-
-    function _enrich(address token, address account) private {
-        NoReturnToken(token).mint(account, 1e30);
-        vm.prank(account);
-        NoReturnToken(token).approve(address(market), type(uint256).max);
-    }
 
     modifier atTime() {
         vm.warp(time);
@@ -96,22 +21,28 @@ contract MarketHandler is Test, IHook {
 
     // ----------------------------------------------------------------------------------------- calls that pay
 
-    function order(uint256 seed, uint256 maxPrice, uint256 bond, uint256 holdbackBps) external atTime {
+    function order(uint256 seed) external atTime {
+        _order(seed);
+    }
+
+    function _order(uint256 seed) private {
         if (books.length == ORDERS) return;
         Terms memory terms;
-        terms.token = tokens[_part(seed, 0) % 4];
-        terms.maxPrice = uint128(bound(maxPrice, 1, 1e24));
-        terms.bond = uint96(bound(bond, 0, 1e24));
+        terms.token = _token(_part(seed, 0));
+        terms.maxPrice = _amount(_part(seed, 5));
+        terms.bond = uint96(_amount(_part(seed, 6)) - 1);
         terms.noShowPenalty = uint96(bound(_part(seed, 1), 0, terms.bond));
-        terms.bidBy = time + uint40(bound(_part(seed, 2), 10, 3600));
+        terms.bidBy = time + uint40(bound(_part(seed, 2), 10, 900));
         terms.startWindow = 300;
         terms.duration = uint40(bound(_part(seed, 3), 1, 2 hours));
         terms.window = 600;
-        terms.holdbackBps = uint16(bound(holdbackBps, 0, 5000));
+        terms.holdbackBps = uint16(bound(_part(seed, 7), 0, 5000));
         terms.specHash = keccak256(SPEC);
         address tenant = tenants[_part(seed, 4) % tenants.length];
         bytes32 salt = bytes32(books.length);
-        if (!_pays(tenant, abi.encodeCall(IMarket.order, (salt, terms, SPEC)), terms.token, tenant)) return;
+        bytes memory data = abi.encodeCall(IMarket.order, (salt, terms, SPEC));
+        if (!_pay(tenant, data, terms.token, terms.maxPrice, true)) return;
+        _count("1 order");
         for (uint256 i = 0; i < books.length; ++i) {
             Book storage other = books[i];
             bool live = other.state < State.Cancelled;
@@ -125,18 +56,13 @@ contract MarketHandler is Test, IHook {
         _move(b, State.Open, terms.bidBy);
     }
 
-    /// @dev Independent numbers from one seed, so that no choice decides another.
-    function _part(uint256 seed, uint256 i) private pure returns (uint256) {
-        return uint256(keccak256(abi.encode(seed, i)));
-    }
-
     /// @dev Ordering again with a salt that is used never works, in any state, whatever else is right.
     function orderAgain(uint256 seed, uint256 maxPrice) external atTime {
         if (books.length == 0) return;
         uint256 index = seed % books.length;
         Book storage b = books[index];
         Terms memory terms = b.terms;
-        terms.maxPrice = uint128(bound(maxPrice, 1, 1e24));
+        terms.maxPrice = _amount(maxPrice);
         terms.bidBy = time + 3600;
         vm.prank(b.tenant);
         try market.order(bytes32(index), terms, SPEC) {
@@ -145,25 +71,38 @@ contract MarketHandler is Test, IHook {
             bytes memory exists = abi.encodeWithSelector(IMarket.Market_OrderExists.selector, b.id);
             require(keccak256(reason) == keccak256(exists), "refused for another reason");
         }
+        _count("refused");
         _check(b);
     }
 
-    function bid(uint256 seed, uint256 providerSeed, uint256 rateSeed, uint256 validity) external atTime {
-        Book storage b = _book(seed, State.Open);
-        if (b.id == 0 || time > b.terms.bidBy) return;
-        address provider = _provider(providerSeed);
-        // From nothing, through what lasts up to three hours, to what is used up in a second.
-        uint256 used = uint256(b.cap) * 1e12;
-        uint128 rate = uint128(rateSeed % 8 == 0 ? bound(rateSeed, 0, used) : used / (1 + rateSeed % 3 hours));
-        uint32 validUntil = uint32(time + bound(validity, 0, 600));
-        _pays(provider, abi.encodeCall(IMarket.bid, (b.id, b.terms, rate, validUntil)), b.terms.token, provider);
+    /// @dev Mostly on an order that takes bids.
+    function bid(uint256 seed) external atTime {
+        if (books.length != 0) _bid(_first(_part(seed, 0), State.Open), _provider(_part(seed, 1)), seed);
     }
 
+    function _bid(Book storage b, address provider, uint256 seed) private {
+        // From nothing, through what lasts up to three hours, to what is used up in a second.
+        uint256 used = uint256(b.cap) * 1e12;
+        uint256 pace = _part(seed, 2);
+        uint128 rate = uint128(pace % 8 == 0 ? bound(pace, 0, used) : used / (1 + pace % 3 hours));
+        uint32 validUntil = uint32(time + bound(_part(seed, 3), 0, 600));
+        bytes memory data = abi.encodeCall(IMarket.bid, (b.id, b.terms, rate, validUntil));
+        bool again = market.bidOf(b.id, provider).validUntil != 0;
+        bool may = b.state == State.Open && time <= b.deadline;
+        if (!_pay(provider, data, b.terms.token, again ? 0 : b.terms.bond, may)) return;
+        if (!again) ++b.bids;
+        _count(again ? bytes32("2 bid again") : bytes32("2 bid"));
+    }
+
+    /// @dev Mostly on a lease that runs.
     function topUp(uint256 seed, uint256 amountSeed) external atTime {
-        Book storage b = _book(seed, State.Running);
-        if (b.id == 0 || time > b.endAt) return;
-        uint128 amount = uint128(bound(amountSeed, 1, 1e24));
-        if (!_pays(b.tenant, abi.encodeCall(IMarket.topUp, (b.id, b.terms, amount)), b.terms.token, b.tenant)) return;
+        if (books.length == 0) return;
+        Book storage b = _first(seed, State.Running);
+        uint128 amount = _amount(amountSeed);
+        bytes memory data = abi.encodeCall(IMarket.topUp, (b.id, b.terms, amount));
+        bool may = b.state == State.Running && time <= b.deadline;
+        if (!_pay(b.tenant, data, b.terms.token, amount, may)) return;
+        _count("top up");
         b.cap += amount;
         b.endAt = _end(b);
         b.deadline = b.endAt;
@@ -173,134 +112,70 @@ contract MarketHandler is Test, IHook {
     function deposit(uint256 seed, uint256 accountSeed, uint256 amountSeed) external atTime {
         address token = tokens[seed % tokens.length];
         address account = _account(accountSeed);
-        uint128 amount = uint128(bound(amountSeed, 1, 1e24));
-        bool paid = _pays(account, abi.encodeCall(IMarket.deposit, (token, amount)), token, account);
-        require(!paid || token != tokens[4], "credited for a lie");
+        uint128 amount = _amount(amountSeed);
+        uint128 held = market.free(token, account);
+        bytes memory data = abi.encodeCall(IMarket.deposit, (token, amount));
+        if (!_call(account, data, token, _moves(token, account, amount, true))) return;
+        _count("deposit");
+        require(market.free(token, account) == held + amount, "credited another amount");
     }
 
+    /// @dev Mostly of what there is.
     function withdraw(uint256 seed, uint256 accountSeed, uint256 amountSeed) external atTime {
-        address token = tokens[seed % tokens.length];
         address account = _account(accountSeed);
+        address token = tokens[seed % BEARING];
+        for (uint256 i = 1; i < BEARING && market.free(token, account) == 0; ++i) {
+            token = tokens[(seed % BEARING + i) % BEARING];
+        }
         uint128 held = market.free(token, account);
-        if (held == 0) return;
-        uint128 amount = seed % 3 == 0 ? type(uint128).max : uint128(bound(amountSeed, 1, held));
+        // All, any part, or one more than there is.
+        uint128 moved = seed % 3 == 0 ? held : uint128(bound(amountSeed, 1, uint256(held) + 1));
+        uint128 asked = seed % 3 == 0 ? type(uint128).max : moved;
         uint256 before = NoReturnToken(token).balanceOf(account);
-        if (!_pays(account, abi.encodeCall(IMarket.withdraw, (token, amount, account)), token, account)) return;
-        uint128 moved = amount == type(uint128).max ? held : amount;
+        bool may = moved != 0 && moved <= held && _moves(token, account, moved, false);
+        if (!_call(account, abi.encodeCall(IMarket.withdraw, (token, asked, account)), token, may)) return;
+        _count("withdraw");
         // A fee that the token takes from what arrives is between it and the recipient.
         bool fee = token == address(feeToken) && feeToken.share() != 0;
         require(fee || NoReturnToken(token).balanceOf(account) == before + moved, "withdrawn another amount");
         require(market.free(token, account) == held - moved, "charged another amount");
     }
 
-    /// @dev A call that may move tokens works, unless a hostile token is in its way.
-    function _pays(address from, bytes memory data, address token, address account) private returns (bool success) {
-        vm.prank(from);
-        (success,) = address(market).call(data);
-        bool hostile = (token == address(feeToken) && feeToken.share() != 0)
-            || (token == address(blocklist) && blocklist.blocked(account)) || token == tokens[4];
-        require(success || hostile, "a good token did not move");
-    }
-
     // ------------------------------------------------------------------------------------ calls on the ledger
 
-    /// @notice Any call on any order by anyone: whether it works and what it pays must be what the books say.
-    function act(uint256 kind, uint256 seed, uint256 callerSeed, uint256 providerSeed) external atTime {
+    /// @notice Any call on any order by anyone: whether it works and what it pays must be what the books say. Mostly
+    /// what the order waits for, by whom it waits for.
+    function act(uint256 seed) external atTime {
+        if (books.length == 0 || _live(0).state >= State.Cancelled) _order(seed);
         if (books.length == 0) return;
-        Book storage b = seed % 4 == 0 ? books[seed / 4 % books.length] : _live(seed / 4);
-        Call call = kind % 4 == 0 ? Call(kind / 4 % 12) : _likely(b, kind / 4);
-        address caller = callerSeed % 2 == 0 ? _rightful(b, call) : _caller(b, callerSeed / 2);
-        address bidder = _bidder(b, providerSeed);
+        uint256 place = _part(seed, 1);
+        Book storage b = seed % 16 == 0 ? books[place % books.length] : _live(place);
+        address bidder = _bidder(b, _part(seed, 2));
         Bid memory offer = market.bidOf(b.id, bidder);
+        bool noOffer = b.state == State.Open && offer.validUntil == 0;
+        if (noOffer && _part(seed, 3) % 8 != 0) return _bid(b, bidder, seed);
+        uint256 kind = _part(seed, 4);
+        Call call = kind % 16 == 0 ? Call(kind / 16 % 12) : _likely(b, offer, kind / 16);
+        uint256 who = _part(seed, 5);
+        address caller = who % 4 != 0 ? _rightful(b, call, bidder) : _caller(b, who / 4);
+        _act(b, call, caller, bidder, offer);
+    }
+
+    function _act(Book storage b, Call call, address caller, address bidder, Bid memory offer) private {
         bool may = _may(b, call, caller, bidder, offer);
         Payout memory due = may ? _due(b, call, caller, offer.bond) : Payout(0, 0, 0);
         address payee = call == Call.Reclaim ? bidder : call == Call.Unbid ? caller : b.provider;
         uint128[3] memory before = _free(b, payee);
-        bytes memory data = _encode(b, call, bidder, offer);
-        vm.prank(caller);
-        (bool success,) = address(market).call(data);
-        require(success == may, success ? "worked and must not" : "failed and must not");
-        if (success) _follow(b, call, bidder, offer.price, due);
+        if (_call(caller, _encode(b, call, bidder, offer), b.terms.token, may)) {
+            bool idle = call == Call.Settle && due.toProvider == 0;
+            _count(idle ? bytes32("settle, nothing due") : _transition(b, call, caller));
+            _follow(b, call, bidder, offer.price, due);
+        }
         uint128[3] memory afterwards = _free(b, payee);
         require(afterwards[0] == before[0] + due.toProvider, "another sum to the provider");
         require(afterwards[1] == before[1] + due.toTenant, "another sum to the tenant");
         require(afterwards[2] == before[2] + due.burned, "another sum burned");
         _check(b);
-    }
-
-    function _may(Book storage b, Call call, address caller, address bidder, Bid memory offer)
-        private
-        view
-        returns (bool)
-    {
-        bool late = time > b.deadline;
-        bool byTenant = caller == b.tenant;
-        bool byProvider = caller == b.provider;
-        if (call == Call.Unbid) return b.state == State.Open && market.bidOf(b.id, caller).validUntil != 0;
-        if (call == Call.Reclaim) {
-            if (offer.validUntil == 0) return false;
-            return b.state == State.Open ? late || time > offer.validUntil : bidder != b.provider;
-        }
-        if (call == Call.Accept) {
-            return b.state == State.Open && byTenant && !late && offer.validUntil >= time;
-        }
-        if (call == Call.Cancel) {
-            return b.state == State.Open ? byTenant || late : b.state == State.Awaiting && byTenant;
-        }
-        if (call == Call.Start || call == Call.Decline) return b.state == State.Awaiting && byProvider && !late;
-        if (call == Call.NoShow) return b.state == State.Awaiting && late;
-        if (call == Call.Settle) return b.state == State.Running || b.state == State.Delivered;
-        if (call == Call.Close) return b.state == State.Running && (byTenant || byProvider || late);
-        if (call == Call.Deliver) return b.state == State.Running && byProvider && !late;
-        if (call == Call.AcceptResult) return b.state == State.Delivered && (byTenant || late);
-        return b.state == State.Delivered && byTenant && !late;
-    }
-
-    /// @dev The table of the specification: letters as there.
-    function _due(Book storage b, Call call, address caller, uint96 offered) private view returns (Payout memory) {
-        uint128 bond = uint128(b.terms.bond);
-        uint128 n = b.terms.noShowPenalty;
-        uint128 x = accruedOf(b);
-        uint128 held = uint128(uint256(x) - uint256(x) * (10_000 - b.terms.holdbackBps) / 10_000);
-        if (call == Call.Unbid) return Payout(market.bidOf(b.id, caller).bond, 0, 0);
-        if (call == Call.Reclaim) return Payout(offered, 0, 0);
-        if (call == Call.Cancel && b.state == State.Open) return Payout(0, b.cap, 0);
-        if (call == Call.Cancel) {
-            uint128 fee = n < b.cap ? n : b.cap;
-            return Payout(fee + bond, b.cap - fee, 0);
-        }
-        if (call == Call.Decline) return Payout(bond - n / 10, b.cap, n / 10);
-        if (call == Call.NoShow) return Payout(bond - n, b.cap + n, 0);
-        if (call == Call.Settle) return Payout(x - held - b.paid, 0, 0);
-        if (call == Call.Close && caller != b.tenant) return Payout(x - held - b.paid + bond, b.cap - x + held, 0);
-        if (call == Call.Close || call == Call.AcceptResult) return Payout(x - b.paid + bond, b.cap - x, 0);
-        if (call == Call.RejectResult) return Payout(x - held - b.paid + bond, b.cap - x, held);
-        return Payout(0, 0, 0);
-    }
-
-    function _follow(Book storage b, Call call, address bidder, uint128 rate, Payout memory due) private {
-        if (call == Call.Settle) b.paid += due.toProvider;
-        if (call == Call.Accept) {
-            b.provider = bidder;
-            b.rate = rate;
-            _move(b, State.Awaiting, time + b.terms.startWindow);
-        }
-        if (call == Call.Start) {
-            b.startedAt = time;
-            b.endAt = _end(b);
-            _move(b, State.Running, b.endAt);
-        }
-        if (call == Call.Deliver) {
-            b.endAt = time;
-            b.resultHash = _result(b);
-            _move(b, State.Delivered, time + b.terms.window);
-        }
-        if (call == Call.Cancel) _move(b, State.Cancelled, 0);
-        if (call == Call.Decline) _move(b, State.Declined, 0);
-        if (call == Call.NoShow) _move(b, State.NoShow, 0);
-        if (call == Call.Close) _move(b, State.Closed, 0);
-        if (call == Call.AcceptResult) _move(b, State.Accepted, 0);
-        if (call == Call.RejectResult) _move(b, State.Rejected, 0);
     }
 
     function _encode(Book storage b, Call call, address bidder, Bid memory offer) private view returns (bytes memory) {
@@ -332,7 +207,7 @@ contract MarketHandler is Test, IHook {
 
     function donate(uint256 seed, uint256 amountSeed) external {
         uint256 amount = bound(amountSeed, 1, 1e24);
-        address token = tokens[seed % 4];
+        address token = tokens[seed % BEARING];
         NoReturnToken(token).mint(address(market), amount);
         donated[token] += amount;
     }
@@ -344,21 +219,12 @@ contract MarketHandler is Test, IHook {
         else blocklist.setBlocked(_account(seed), on);
     }
 
-    /// @dev The hook of a token whose owner is this contract: tries to take and to order while tokens move.
-    function onTokenMoved() external {
-        uint128 held = market.free(address(hookToken), address(this));
-        (bool took,) = address(market)
-            .call(abi.encodeCall(IMarket.withdraw, (address(hookToken), held == 0 ? 1 : held, address(this))));
-        (bool gave,) = address(market).call(abi.encodeCall(IMarket.deposit, (address(hookToken), 1)));
-        if (took || gave) reentered = true;
-    }
-
     /// @notice After every deadline, a stranger settles what is open and frees every bond.
     function settleAll() external {
         time += 3650 days;
         vm.warp(time);
         feeToken.setFee(0, false);
-        vm.startPrank(named("stranger"));
+        vm.startPrank(stranger);
         for (uint256 i = 0; i < books.length; ++i) {
             Book storage b = books[i];
             if (b.state == State.Open) market.cancel(b.id, b.terms);
@@ -373,66 +239,15 @@ contract MarketHandler is Test, IHook {
         vm.stopPrank();
     }
 
-    // -------------------------------------------------------------------------------------------------- books
+    // ------------------------------------------------------------------------------------------------ choices
 
-    function count() external view returns (uint256) {
-        return books.length;
+    /// @dev Independent numbers from one seed, so that no choice decides another.
+    function _part(uint256 seed, uint256 i) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode(seed, i)));
     }
 
-    function book(uint256 index) external view returns (Book memory) {
-        return books[index];
-    }
-
-    /// @notice X by the book: from the start, the rate and the cap alone.
-    function accruedAt(uint256 index) external view returns (uint128) {
-        return accruedOf(books[index]);
-    }
-
-    function accruedOf(Book storage b) internal view returns (uint128) {
-        if (b.startedAt == 0) return 0;
-        uint256 until = time < b.endAt ? time : b.endAt;
-        uint256 sum = uint256(b.rate) * (until - b.startedAt) / 1e12;
-        return uint128(sum < b.cap ? sum : b.cap);
-    }
-
-    function _end(Book storage b) private view returns (uint40) {
-        if (b.rate == 0) return b.startedAt + b.terms.duration;
-        uint256 whole = uint256(b.cap) * 1e12 / b.rate;
-        if (whole * b.rate < uint256(b.cap) * 1e12) ++whole;
-        return b.startedAt + uint40(whole < b.terms.duration ? whole : b.terms.duration);
-    }
-
-    /// @dev Steps that the specification names, and no others.
-    function _move(Book storage b, State to, uint40 deadline) private {
-        State from = b.state;
-        bool legal = (from == State.None && to == State.Open)
-            || (from == State.Open && (to == State.Awaiting || to == State.Cancelled))
-            || (from == State.Awaiting
-                && (to == State.Running || to == State.Declined || to == State.NoShow || to == State.Cancelled))
-            || (from == State.Running && (to == State.Delivered || to == State.Closed))
-            || (from == State.Delivered && (to == State.Accepted || to == State.Rejected));
-        require(legal, "a step that does not exist");
-        b.state = to;
-        b.deadline = deadline;
-        ++reached[to];
-        _check(b);
-    }
-
-    /// @dev The market tells the same story, and of a settled order always the same one.
-    function _check(Book storage b) private {
-        OrderView memory o = market.orderOf(b.id);
-        require(o.state == b.state, "another state");
-        require(o.deadline == b.deadline, "another deadline");
-        require(o.tenant == b.tenant && o.provider == b.provider, "other parties");
-        require(o.startedAt == b.startedAt && o.endAt == b.endAt, "other times");
-        if (b.state < State.Cancelled) {
-            require(o.funds + o.paid == b.cap && o.paid == b.paid, "other funds");
-            return;
-        }
-        bytes32 digest = keccak256(abi.encode(o));
-        if (b.digest == 0) b.digest = digest;
-        require(o.funds == 0 && o.bond == 0, "a settled order holds tokens");
-        require(b.digest == digest, "a settled order changed");
+    function _amount(uint256 seed) private pure returns (uint128) {
+        return uint128(bound(seed, 1, 1e24));
     }
 
     function _free(Book storage b, address payee) private view returns (uint128[3] memory) {
@@ -440,18 +255,14 @@ contract MarketHandler is Test, IHook {
         return [market.free(token, payee), market.free(token, b.tenant), market.free(token, market.BURN())];
     }
 
-    function _result(Book storage b) private view returns (bytes32) {
-        return keccak256(abi.encode("result", b.id));
-    }
-
-    /// @dev The first order in `state` from a random place on; id 0 if there is none.
-    function _book(uint256 seed, State state) private view returns (Book storage b) {
+    /// @dev The first order in `state` from a random place on, or any.
+    function _first(uint256 seed, State state) private view returns (Book storage b) {
         uint256 length = books.length;
         for (uint256 i = 0; i < length; ++i) {
             b = books[(seed % length + i) % length];
             if (b.state == state) return b;
         }
-        return _nothing();
+        return books[seed % length];
     }
 
     /// @dev The first order that is not settled from a random place on, or any.
@@ -464,34 +275,20 @@ contract MarketHandler is Test, IHook {
         return books[seed % length];
     }
 
-    function _nothing() private pure returns (Book storage b) {
-        assembly ("memory-safe") {
-            b.slot := not(0)
-        }
-    }
-
-    function _provider(uint256 seed) private view returns (address) {
-        return providers[seed % providers.length];
-    }
-
-    function _account(uint256 seed) private view returns (address) {
-        uint256 index = seed % (tenants.length + providers.length);
-        return index < tenants.length ? tenants[index] : providers[index - tenants.length];
-    }
-
     /// @dev Anyone, mostly the parties.
     function _caller(Book storage b, uint256 seed) private view returns (address) {
         if (seed % 4 == 0) return b.tenant;
         if (seed % 4 == 1 && b.provider != address(0)) return b.provider;
-        return seed % 4 == 2 ? named("stranger") : _account(seed / 4);
+        return seed % 4 == 2 ? stranger : _account(seed / 4);
     }
 
     /// @dev A call that the order's state waits for, so that runs get to the end of leases.
-    function _likely(Book storage b, uint256 seed) private view returns (Call) {
+    function _likely(Book storage b, Bid memory offer, uint256 seed) private view returns (Call) {
         bool late = time > b.deadline;
         if (b.state == State.Open) {
             if (late) return [Call.Cancel, Call.Reclaim][seed % 2];
-            return [Call.Accept, Call.Accept, Call.Accept, Call.Accept, Call.Accept, Call.Cancel][seed % 6];
+            if (time > offer.validUntil) return [Call.Reclaim, Call.Unbid, Call.Cancel][seed % 3];
+            return [Call.Accept, Call.Accept, Call.Accept, Call.Accept, Call.Accept, Call.Unbid][seed % 6];
         }
         if (b.state == State.Awaiting) {
             if (late) return Call.NoShow;
@@ -499,16 +296,18 @@ contract MarketHandler is Test, IHook {
         }
         if (b.state == State.Running) {
             if (late) return [Call.Settle, Call.Close][seed % 2];
-            return [Call.Settle, Call.Deliver, Call.Deliver, Call.Deliver, Call.Close][seed % 5];
+            return [Call.Settle, Call.Settle, Call.Deliver, Call.Deliver, Call.Close][seed % 5];
         }
         if (b.state == State.Delivered) return [Call.Settle, Call.AcceptResult, Call.RejectResult][seed % 3];
         return Call.Reclaim;
     }
 
-    function _rightful(Book storage b, Call call) private view returns (address) {
+    function _rightful(Book storage b, Call call, address bidder) private view returns (address) {
+        if (call == Call.Unbid) return bidder;
         if (call == Call.Start || call == Call.Decline || call == Call.Deliver) return b.provider;
-        if (call == Call.NoShow || call == Call.Settle || call == Call.Reclaim) return named("stranger");
-        return b.tenant;
+        if (call == Call.NoShow || call == Call.Settle || call == Call.Reclaim) return stranger;
+        // After the deadline it is anyone's.
+        return time > b.deadline ? stranger : b.tenant;
     }
 
     /// @dev The first provider with a bid from a random place on, or any.

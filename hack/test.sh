@@ -43,9 +43,11 @@ drift() {
   mkdir -p "$fresh/crds"
   cargo run -q --locked -p freehold -- crdgen --dir "$fresh/crds"
   cargo run -q --locked -p freehold -- rbacgen --file "$fresh/rbac.yaml"
+  cargo run -q --locked -p freehold -- metricsgen --file "$fresh/metrics.txt"
   diff -r "$fresh/crds" crds || die "crds/ is not what the types say: run make generate"
   diff -r "$fresh/crds" charts/freehold-crds/files || die "charts/freehold-crds/files is not what the types say: run make generate"
   diff "$fresh/rbac.yaml" charts/freehold/files/rbac.yaml || die "charts/freehold/files/rbac.yaml is not what the controllers say: run make generate"
+  diff "$fresh/metrics.txt" charts/freehold/files/metrics.txt || die "charts/freehold/files/metrics.txt is not what the processes export: run make generate"
   rm -rf "$fresh"
 }
 

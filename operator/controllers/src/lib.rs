@@ -11,5 +11,6 @@ pub mod compute_provider;
 pub mod context;
 pub mod crossings;
 pub mod goals;
+pub mod metrics;
 pub mod rbac;
 pub mod task;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod crdgen;
+mod metricsgen;
 mod operator;
 mod rbacgen;
 
@@ -36,6 +37,9 @@ enum Command {
     /// Writes the operator's RBAC rules for the chart.
     #[command(hide = true)]
     Rbacgen(rbacgen::Args),
+    /// Writes the names of what the processes export, for the chart's alerts.
+    #[command(hide = true)]
+    Metricsgen(metricsgen::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +72,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Audit(args) => report(audit::run(&args).await),
         Command::Crdgen(args) => report(crdgen::run(&args)),
         Command::Rbacgen(args) => report(rbacgen::run(&args)),
+        Command::Metricsgen(args) => report(metricsgen::run(&args)),
     }
 }
 

@@ -79,7 +79,12 @@ async fn sweep_once(
     let namespaces = Api::<Namespace>::all(ctx.client.clone()).list(&ours).await?.items;
     let namespace = &ctx.settings.namespace;
     let has_lease = |name: &str| leases.get(&ObjectRef::new(name).within(namespace)).is_some();
-    for orphan in sweep::orphans(&namespaces, |account| ctx.views.get(account), has_lease) {
+    let orphans = sweep::orphans(&namespaces, |account| ctx.views.get(account), has_lease);
+    ctx.metrics.found(|found| {
+        found.namespaces = Some(orphans.len());
+        found.terminating = sweep::terminating_since(&namespaces);
+    });
+    for orphan in orphans {
         tracing::info!(namespace = orphan.metadata.name, "deleting the namespace of a lease that is over");
         apply::delete(ctx, orphan).await?;
     }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freehold_api::conditions::{self, types};
+use freehold_api::lease::LeasePhase;
 use freehold_api::{ComputeLease, labels};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
@@ -42,6 +43,7 @@ use self::facts::{Chain, Space};
 use self::gateway::{HttpWorkStore, WorkStore};
 use self::plan::Next;
 use crate::context::Context;
+use crate::metrics;
 use crate::rbac::{READ, Rule, Scope};
 
 const GROUP: &str = freehold_api::GROUP;
@@ -92,12 +94,16 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
     let leases = controller.store();
     let orders = wake::on_changed_orders(controller.store(), ctx.views.clone());
     let (of_job, of_pod) = (lease_ref(&ctx), lease_ref(&ctx));
+    let shown = leases.clone();
+    ctx.metrics
+        .show(move |_| metrics::work::leases(&shown.state().iter().map(|lease| phase(lease)).collect::<Vec<_>>()));
+    let timed = ctx.metrics.timed(metrics::Controller::ComputeLease, reconcile);
     let shared = Arc::new(Shared { ctx: ctx.clone(), store });
     let reconciled = controller
         .watches(Api::<Job>::all(ctx.client.clone()), ours.clone(), move |job| of_job(job.labels()))
         .watches(Api::<Pod>::all(ctx.client.clone()), ours, move |pod| of_pod(pod.labels()))
         .reconcile_all_on(orders)
-        .run(reconcile, on_error, shared)
+        .run(timed, on_error, shared)
         .for_each(|done| async move {
             if let Err(error) = done {
                 tracing::debug!(%error, "compute lease pass");
@@ -107,6 +113,10 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
         () = reconciled => {}
         () = housekeeping::run(&ctx, &leases) => {}
     }
+}
+
+fn phase(lease: &ComputeLease) -> LeasePhase {
+    lease.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
 }
 
 type Labels = std::collections::BTreeMap<String, String>;

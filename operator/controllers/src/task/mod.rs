@@ -52,12 +52,14 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::context::Context;
+use crate::metrics;
 use crate::rbac::{Rule, Scope};
 use kind::{TaskFacts, TaskKind};
 use memo::Memo;
@@ -163,10 +165,13 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 
 async fn control<K: TaskKind>(shared: Arc<Shared>, wake: watch::Receiver<u64>) {
     let api: Api<DeserializeGuard<K>> = Api::all(shared.ctx.client.clone());
-    Controller::new(api, watcher::Config::default())
+    let controller = Controller::new(api, watcher::Config::default());
+    let timed = shared.ctx.metrics.timed(K::CONTROLLER, reconcile::<K>);
+    show(&shared.ctx, controller.store());
+    controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_all_on(WatchStream::new(wake).map(|_| ()))
-        .run(reconcile::<K>, retry, shared)
+        .run(timed, retry, shared)
         .for_each(|outcome| async move {
             match outcome {
                 // Gone since the pass was asked for.
@@ -175,6 +180,21 @@ async fn control<K: TaskKind>(shared: Arc<Shared>, wake: watch::Receiver<u64>) {
             }
         })
         .await;
+}
+
+/// Lets the tasks of one kind be seen.
+fn show<K: TaskKind>(ctx: &Context, tasks: Store<DeserializeGuard<K>>) {
+    ctx.metrics.show(move |now| {
+        let seen: Vec<_> = tasks.state().iter().filter_map(|task| task.0.as_ref().ok().map(counted)).collect();
+        metrics::work::tasks(K::KIND, &seen, now)
+    });
+}
+
+fn counted<K: TaskKind>(task: &K) -> metrics::work::Task {
+    metrics::work::Task {
+        state: task.status().and_then(|status| status.state.as_ref()).map(|state| state.0.clone()),
+        deleting: task.meta().deletion_timestamp.as_ref().map(|at| at.0),
+    }
 }
 
 fn retry<K>(_: Arc<DeserializeGuard<K>>, _: &Error, _: Arc<Shared>) -> Action {

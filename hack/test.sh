@@ -56,7 +56,7 @@ journey() { (cd "$HACK/e2e" && counted python3 -m unittest -v "test_$1"); }
 
 began=$SECONDS
 "$HACK/up.sh"
-stages 16
+stages 17
 stage "unit tests of the operator's crates" 4:00 units
 stage "trainer" 1:30 trainer
 stage "contracts: unit, fuzz, invariant" 4:00 contracts
@@ -65,6 +65,7 @@ stage "generated files" 0:10 drift
 # What follows begins where a user begins: with nothing on the cluster and nothing on the chain.
 stage "the old cluster goes" 0:05 "$HACK/cluster.sh" down
 stage "the demo" 4:00 "$HACK/demo.sh"
+stage "alerts and dashboard" 0:05 journey alerts
 stage "charts" 0:40 journey charts
 stage "guides" 2:00 journey guides
 stage "outbox: killed at every point" 0:45 outbox

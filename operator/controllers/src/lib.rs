@@ -12,5 +12,6 @@ pub mod context;
 pub mod crossings;
 pub mod goals;
 pub mod metrics;
+pub mod news;
 pub mod rbac;
 pub mod task;

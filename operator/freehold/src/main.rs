@@ -17,6 +17,15 @@ use freehold_gateway::courier;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Form of log lines: text for people, json for machines.
+    #[arg(long, global = true, env = "FREEHOLD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -44,11 +53,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    log(cli.log_format);
     // Two TLS providers in one process panic at the first connection: ring is ours.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed before ring");
@@ -60,6 +65,18 @@ fn main() -> ExitCode {
             eprintln!("error: no runtime: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// To stderr: what a command answers is on stdout.
+fn log(format: LogFormat) {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        // Flat, so that `task`, `lease` and `tx` are found without knowing where they were said.
+        LogFormat::Json => lines.json().flatten_event(true).init(),
     }
 }
 

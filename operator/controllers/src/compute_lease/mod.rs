@@ -9,6 +9,7 @@ mod apply;
 pub mod build;
 mod dereference;
 pub mod devices;
+mod events;
 pub mod exit;
 pub mod facts;
 pub mod gateway;
@@ -32,11 +33,11 @@ use freehold_api::{ComputeLease, labels};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
 
 use self::dereference::Observed;
 use self::facts::{Chain, Space};
@@ -106,7 +107,7 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
         .run(timed, on_error, shared)
         .for_each(|done| async move {
             if let Err(error) = done {
-                tracing::debug!(%error, "compute lease pass");
+                tracing::debug!(%error, "a pass over a lease");
             }
         });
     tokio::select! {
@@ -175,6 +176,8 @@ async fn report(ctx: &Context, lease: &ComputeLease, observed: &Observed, next: 
     let wanted = serde_json::to_value(&status).unwrap_or_default();
     let patch = serde_json::json!({ "status": status::merge_patch(&known, &wanted) });
     api.patch_status(&lease.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map_err(wrap)?;
+    let news = events::news(&lease.status.clone().unwrap_or_default(), &status);
+    crate::news::publish(ctx, &lease.object_ref(&()), news).await;
     Ok(())
 }
 
@@ -197,6 +200,6 @@ fn wrap(error: kube::Error) -> Error {
 }
 
 fn on_error(lease: Arc<ComputeLease>, error: &Error, _: Arc<Shared>) -> Action {
-    tracing::warn!(lease = lease.name_any(), %error, "compute lease");
+    tracing::warn!(lease = %lease.spec.order_id, %error, "a pass over a lease failed and is repeated");
     Action::requeue(Duration::from_secs(5))
 }

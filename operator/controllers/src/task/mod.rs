@@ -49,7 +49,7 @@ use freehold_api::{GROUP, InferenceTask, TrainingTask, VERSION};
 use freehold_core::B256;
 use futures::StreamExt;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::Store;
@@ -175,8 +175,8 @@ async fn control<K: TaskKind>(shared: Arc<Shared>, wake: watch::Receiver<u64>) {
         .for_each(|outcome| async move {
             match outcome {
                 // Gone since the pass was asked for.
-                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, kind = K::KIND, "a pass failed and is repeated"),
+                Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::warn!(%error, kind = K::KIND, "tasks cannot be followed; trying again"),
             }
         })
         .await;
@@ -197,8 +197,17 @@ fn counted<K: TaskKind>(task: &K) -> metrics::work::Task {
     }
 }
 
-fn retry<K>(_: Arc<DeserializeGuard<K>>, _: &Error, _: Arc<Shared>) -> Action {
+fn retry<K: TaskKind>(task: Arc<DeserializeGuard<K>>, error: &Error, _: Arc<Shared>) -> Action {
+    let (name, lease) = match &task.0 {
+        Ok(task) => (full_name(task.meta()), task.status().and_then(|status| status.order_id.as_ref())),
+        Err(invalid) => (full_name(&invalid.metadata), None),
+    };
+    tracing::warn!(task = name, lease = lease.map(|id| id.as_str()), %error, kind = K::KIND, "a pass failed and is repeated");
     Action::requeue(RETRY)
+}
+
+fn full_name(meta: &ObjectMeta) -> String {
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 /// One pass over a task.
@@ -206,7 +215,7 @@ async fn reconcile<K: TaskKind>(task: Arc<DeserializeGuard<K>>, shared: Arc<Shar
     let task = match &task.0 {
         Ok(task) => task,
         Err(invalid) => {
-            tracing::warn!(error = %invalid, name = invalid.metadata.name, "a task does not fit its schema; waits for a change");
+            tracing::warn!(task = full_name(&invalid.metadata), error = %invalid, "a task does not fit its schema; waits for a change");
             return Ok(Action::await_change());
         }
     };

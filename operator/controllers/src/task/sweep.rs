@@ -152,7 +152,7 @@ async fn carry_out(shared: &Shared, account: &str, found: Sweep) -> Result<(), E
             tracing::warn!(
                 account,
                 goal = goal.name(),
-                order = goal.order_id().map(|id| id.as_str()),
+                lease = goal.order_id().map(|id| id.as_str()),
                 "an order without a task is ended"
             );
             goals::ensure(&shared.ctx, account, goal, None).await.map_err(super::apply::Error::from)?;

@@ -43,9 +43,11 @@ drift() {
   mkdir -p "$fresh/crds"
   cargo run -q --locked -p freehold -- crdgen --dir "$fresh/crds"
   cargo run -q --locked -p freehold -- rbacgen --file "$fresh/rbac.yaml"
+  cargo run -q --locked -p freehold -- metricsgen --file "$fresh/metrics.txt"
   diff -r "$fresh/crds" crds || die "crds/ is not what the types say: run make generate"
   diff -r "$fresh/crds" charts/freehold-crds/files || die "charts/freehold-crds/files is not what the types say: run make generate"
   diff "$fresh/rbac.yaml" charts/freehold/files/rbac.yaml || die "charts/freehold/files/rbac.yaml is not what the controllers say: run make generate"
+  diff "$fresh/metrics.txt" charts/freehold/files/metrics.txt || die "charts/freehold/files/metrics.txt is not what the processes export: run make generate"
   rm -rf "$fresh"
 }
 
@@ -63,6 +65,7 @@ stage "generated files" 0:10 drift
 # What follows begins where a user begins: with nothing on the cluster and nothing on the chain.
 stage "the old cluster goes" 0:05 "$HACK/cluster.sh" down
 stage "the demo" 4:00 "$HACK/demo.sh"
+stage "alerts and dashboard" 0:05 journey alerts
 stage "charts" 0:40 journey charts
 stage "guides" 2:00 journey guides
 stage "outbox: killed at every point, refused by a signer" 1:15 outbox

@@ -116,7 +116,7 @@ class Release(unittest.TestCase):
         "computeaccounts.freehold.dev,clusterroles,clusterrolebindings,"
         "validatingadmissionpolicies,validatingadmissionpolicybindings"
     )
-    NAMESPACED_KINDS = "deployments,replicasets,pods,services,serviceaccounts,roles,rolebindings"
+    NAMESPACED_KINDS = "deployments,replicasets,pods,services,serviceaccounts,roles,rolebindings,networkpolicies"
 
     def helm(self, *arguments):
         return sh("helm", "-n", self.NAMESPACE, *arguments)

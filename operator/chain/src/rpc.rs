@@ -224,7 +224,7 @@ impl Rpc {
         let found: Vec<Receipt> = answers.iter().filter_map(|answer| answer.as_ref().ok().copied().flatten()).collect();
         let agreed = found.iter().find(|receipt| found.iter().filter(|other| other == receipt).count() >= quorum);
         if let (None, Some(lonely)) = (agreed, found.first()) {
-            tracing::warn!(%hash, block = lonely.block, "endpoints do not agree on a receipt; it is not believed");
+            tracing::warn!(tx = %hash, block = lonely.block, "endpoints do not agree on a receipt; it is not believed");
         }
         match agreed {
             Some(receipt) => Ok(Some(*receipt)),

@@ -62,6 +62,10 @@ impl Accounts {
         self.0.borrow().get(name).cloned()
     }
 
+    pub fn all(&self) -> BTreeMap<String, Arc<Account>> {
+        self.0.borrow().clone()
+    }
+
     pub fn subscribe(&self) -> watch::Receiver<BTreeMap<String, Arc<Account>>> {
         self.0.subscribe()
     }

@@ -12,6 +12,7 @@ use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
 use crate::accounts::{Accounts, Outbox};
+use crate::metrics::Metrics;
 
 /// Which controllers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,7 @@ pub struct Context {
     pub accounts: Accounts,
     /// Cache of the release's ChainTransactions.
     pub outbox: Outbox,
+    pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
     pub recorder: Recorder,
 }
@@ -138,6 +140,7 @@ impl Context {
             signers: Signers::default(),
             accounts: Accounts::default(),
             outbox: Outbox::default(),
+            metrics: Metrics::default(),
             clock,
             recorder,
         }

@@ -80,6 +80,14 @@ pub fn order_label(id: &str) -> String {
     id.trim_start_matches("0x").chars().take(63).collect()
 }
 
+/// Fields of log lines: the task that a goal is for, and the lease that it is about.
+pub fn about(entry: &ChainTransaction) -> (Option<String>, Option<&str>) {
+    let label = |name: &str| entry.metadata.labels.as_ref()?.get(name);
+    let task =
+        label(labels::TASK_NAMESPACE).zip(label(labels::TASK_NAME)).map(|(space, name)| format!("{space}/{name}"));
+    (task, entry.spec.goal.order_id().map(|id| id.as_str()))
+}
+
 pub fn state(entry: &ChainTransaction) -> TransactionState {
     entry.status.as_ref().and_then(|status| status.state).unwrap_or(TransactionState::Pending)
 }

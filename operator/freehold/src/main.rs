@@ -3,6 +3,7 @@
 
 mod audit;
 mod crdgen;
+mod metricsgen;
 mod operator;
 mod rbacgen;
 
@@ -16,6 +17,15 @@ use freehold_gateway::courier;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Form of log lines: text for people, json for machines.
+    #[arg(long, global = true, env = "FREEHOLD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -38,15 +48,14 @@ enum Command {
     /// Writes the operator's RBAC rules for the chart.
     #[command(hide = true)]
     Rbacgen(rbacgen::Args),
+    /// Writes the names of what the processes export, for the chart's alerts.
+    #[command(hide = true)]
+    Metricsgen(metricsgen::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    log(cli.log_format);
     // Two TLS providers in one process panic at the first connection: ring is ours.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed before ring");
@@ -61,6 +70,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// To stderr: what a command answers is on stdout.
+fn log(format: LogFormat) {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        // Flat, so that `task`, `lease` and `tx` are found without knowing where they were said.
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
 async fn run(command: Command) -> ExitCode {
     match command {
         Command::Operator(args) => report(operator::run(args).await),
@@ -71,6 +92,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Audit(args) => report(audit::run(&args).await),
         Command::Crdgen(args) => report(crdgen::run(&args)),
         Command::Rbacgen(args) => report(rbacgen::run(&args)),
+        Command::Metricsgen(args) => report(metricsgen::run(&args)),
     }
 }
 

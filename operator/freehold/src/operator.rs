@@ -7,14 +7,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use freehold_controllers::context::{Context, Roles, Settings, SystemClock};
+use freehold_controllers::metrics::work;
 use freehold_controllers::rbac::{Rule, Scope};
 use freehold_controllers::task::http::ApiServer;
 use freehold_controllers::task::store::Store;
 use freehold_controllers::{chain_transaction, compute_account, compute_lease, compute_provider, crossings, task};
+use freehold_gateway::disk;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config};
 use tokio::task::JoinSet;
 use warp::Filter as _;
+use warp::http::{Response, StatusCode};
 
 /// What the process itself asks for, beside its controllers.
 pub const RULES: &[Rule] = &[
@@ -61,9 +64,12 @@ pub struct Args {
     /// File of the projected token that a signer elsewhere knows this operator by.
     #[arg(long, env = "FREEHOLD_SIGNER_TOKEN", default_value = "/var/run/secrets/freehold/signer-token")]
     signer_token: PathBuf,
-    /// Address of health, metrics and artifacts.
+    /// Address of health and artifacts.
     #[arg(long, env = "FREEHOLD_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Address of metrics: one of its own, so that a NetworkPolicy can tell who reads them.
+    #[arg(long, env = "FREEHOLD_METRICS_LISTEN", default_value = "0.0.0.0:8082")]
+    metrics_listen: SocketAddr,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +103,11 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let routes = health().or(artifacts);
     running.spawn(async move {
         warp::serve(routes).run(args.listen).await;
+        Ok(())
+    });
+    show(&args, &ctx);
+    running.spawn(async move {
+        warp::serve(metrics(ctx)).run(args.metrics_listen).await;
         Ok(())
     });
     // All of them run until the process is told to stop; one that ends early is a fault of the whole.
@@ -167,6 +178,26 @@ async fn resolve(url: &str) -> Result<String, Error> {
 
 fn health() -> impl warp::Filter<Extract = (&'static str,), Error = warp::Rejection> + Clone {
     warp::path!("healthz").or(warp::path!("readyz")).unify().and(warp::get()).map(|| "ok\n")
+}
+
+/// What belongs to no controller.
+fn show(args: &Args, ctx: &Context) {
+    let (tenant, provider) = (args.tenant, args.provider);
+    let store = args.store.clone();
+    ctx.metrics.show(move |_| {
+        let disk = if tenant { disk::of(&store) } else { None };
+        let stored = disk.map(|disk| work::store(disk.used, disk.limit)).unwrap_or_default();
+        stored.into_iter().chain([work::info(tenant, provider)]).collect()
+    });
+}
+
+fn metrics(ctx: Context) -> impl warp::Filter<Extract = (impl warp::Reply,), Error = warp::Rejection> + Clone {
+    warp::path!("metrics").and(warp::get()).map(move || match ctx.metrics.page(ctx.clock.now()) {
+        Ok(page) => Response::builder()
+            .header("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(page),
+        Err(error) => Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR).body(error.to_string()),
+    })
 }
 
 async fn stopped() {

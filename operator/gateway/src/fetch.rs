@@ -191,12 +191,12 @@ async fn fetch(gateway: &Gateway, policy: &Policy, lease: &Lease, input: &Manife
     let client = policy.client(&url).map_err(|error| match error {
         ClientError::Refused(refused) => Error::AddressRefused(refused.to_string()),
         ClientError::Build(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot make an HTTP client");
+            tracing::error!(lease = %lease.id, error = &error as &dyn std::error::Error, "cannot make an HTTP client");
             Error::DatasetUnreachable("the gateway cannot speak https: its image holds no certificates".into())
         }
     })?;
     let shown = address::shown(&url);
-    let response = client.get(url).send().await.map_err(|error| unreachable(&shown, &error))?;
+    let response = client.get(url).send().await.map_err(|error| unreachable(lease, &shown, &error))?;
     if !response.status().is_success() {
         let hint =
             if response.status().is_redirection() { "; redirects are not followed, name the final URL" } else { "" };
@@ -227,7 +227,7 @@ async fn fetch(gateway: &Gateway, policy: &Policy, lease: &Lease, input: &Manife
     })
 }
 
-fn unreachable(shown: &str, error: &reqwest::Error) -> Error {
+fn unreachable(lease: &Lease, shown: &str, error: &reqwest::Error) -> Error {
     if let Some(refused) = address::refusal_of(error) {
         return Error::AddressRefused(refused.to_string());
     }
@@ -236,6 +236,6 @@ fn unreachable(shown: &str, error: &reqwest::Error) -> Error {
         error if error.is_connect() => "cannot be connected to",
         _ => "does not answer properly",
     };
-    tracing::info!(error = error as &dyn std::error::Error, shown, "an input cannot be fetched");
+    tracing::info!(lease = %lease.id, error = error as &dyn std::error::Error, shown, "an input cannot be fetched");
     Error::DatasetUnreachable(format!("{shown} {kind}"))
 }

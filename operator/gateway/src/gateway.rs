@@ -1,6 +1,7 @@
 //! The gateway's state, and what it answers about a lease.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub struct Gateway {
     pub hosts: Vec<String>,
     /// User name of the provider's operator.
     pub operator_account: String,
+    /// The store's folder, where it has one.
+    pub folder: Option<PathBuf>,
     pub limits: Limits,
     uploads: Slots<B256>,
     follows: Slots<B256>,
@@ -65,6 +68,7 @@ pub struct Parts {
     pub clock: Clock,
     pub hosts: Vec<String>,
     pub operator_account: String,
+    pub folder: Option<PathBuf>,
     pub limits: Limits,
 }
 
@@ -83,6 +87,7 @@ impl Gateway {
             clock: parts.clock,
             hosts: parts.hosts,
             operator_account: parts.operator_account,
+            folder: parts.folder,
             limits: parts.limits,
         }
     }

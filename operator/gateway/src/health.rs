@@ -6,6 +6,7 @@ use http::StatusCode;
 use warp::filters::BoxedFilter;
 use warp::{Filter, path};
 
+use crate::disk;
 use crate::gateway::Gateway;
 use crate::problem::Failure;
 use crate::web::{content, empty, unrouted};
@@ -18,7 +19,7 @@ pub fn routes(gateway: Arc<Gateway>) -> BoxedFilter<(warp::reply::Response,)> {
         empty(if gateway.leases.synced() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
     });
     let metrics = path!("metrics").and(warp::get()).and(shared).map(|gateway: Arc<Gateway>| {
-        match gateway.metrics.render(gateway.leases.all().len()) {
+        match gateway.metrics.render(gateway.leases.all().len(), gateway.folder.as_deref().and_then(disk::of)) {
             Ok(page) => content("application/openmetrics-text; version=1.0.0; charset=utf-8", page.into()),
             Err(error) => Failure::internal(error).into_response(),
         }

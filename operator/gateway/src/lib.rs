@@ -18,13 +18,14 @@ mod auth;
 pub mod client;
 pub mod courier;
 pub mod digest;
+pub mod disk;
 pub mod fetch;
 pub mod gateway;
 mod health;
 pub mod janitor;
 pub mod leases;
 pub mod logs;
-mod metrics;
+pub mod metrics;
 pub mod problem;
 pub mod public;
 pub mod range;
@@ -88,6 +89,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), Error> {
         clock,
         hosts,
         operator_account: args.operator_account.clone(),
+        folder: Some(args.store.clone()),
         limits: args.limits.clone(),
     }));
     let listeners = (

@@ -8,7 +8,7 @@ mod agent;
 pub mod cdi;
 pub mod health;
 pub mod inventory;
-mod metrics;
+pub mod metrics;
 pub mod nvml;
 pub mod plugin;
 pub mod pod_resources;

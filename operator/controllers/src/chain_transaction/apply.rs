@@ -233,16 +233,17 @@ impl Pass<'_> {
     }
 
     async fn broadcast(&mut self, sent: &Outgoing) -> Result<(), Error> {
-        let (goal, nonce) = (sent.object.name_any(), sent.nonce);
+        let (goal, nonce, tx) = (sent.object.name_any(), sent.nonce, sent.signed.hash);
+        let (task, lease) = goals::about(&sent.object);
         let outcome = self.account.rpc.send_raw(&sent.signed.raw).await;
         self.memory.sent.insert(goal.clone(), self.now());
         match outcome {
             Ok(()) => {
-                tracing::info!(account = %self.account.name, goal, nonce, hash = %sent.signed.hash, fee = sent.fee, "broadcast")
+                tracing::info!(account = %self.account.name, goal, task, lease, %tx, nonce, fee = sent.fee, "broadcast")
             }
             // The next pass decides whether to repeat it or to offer more.
             Err(error) if error.is_refusal() => {
-                tracing::warn!(account = %self.account.name, goal, nonce, %error, "the broadcast was refused")
+                tracing::warn!(account = %self.account.name, goal, task, lease, %tx, nonce, %error, "the broadcast was refused")
             }
             Err(error) => return Err(error.into()),
         }
@@ -286,8 +287,12 @@ impl Pass<'_> {
             let Some(slot) =
                 slot.filter(|slot| slot.hashes.contains(&sent.signed.hash) || slot.hashes.len() < MAX_HASHES)
             else {
+                let (task, lease) = goals::about(&sent.object);
                 tracing::warn!(
                     goal,
+                    task,
+                    lease,
+                    tx = %sent.signed.hash,
                     nonce = sent.nonce,
                     "no more signatures for this nonce; the last ones wait for a block"
                 );
@@ -345,7 +350,9 @@ impl Pass<'_> {
             let object = self.goal(&mark.goal)?;
             let Some(status) = status::marked(&object, mark, now) else { continue };
             if object.status.as_ref().and_then(|status| status.state) != Some(mark.state) {
-                tracing::info!(account = %self.account.name, goal = mark.goal, state = ?mark.state, reason = mark.reason, "{}", mark.message);
+                let (task, lease) = goals::about(&object);
+                let tx = status.hash.as_ref().map(|hash| hash.as_str());
+                tracing::info!(account = %self.account.name, goal = mark.goal, task, lease, tx, state = ?mark.state, reason = mark.reason, "{}", mark.message);
             }
             if mark.state.is_final() || mark.reverted {
                 self.memory.sent.remove(&mark.goal);

@@ -22,6 +22,7 @@ use super::{gather, retention, status};
 use crate::accounts::{Account, Report};
 use crate::context::Context;
 use crate::goals;
+use crate::metrics::Controller;
 
 /// A pass without a reason.
 const RESYNC: Duration = Duration::from_secs(15);
@@ -45,7 +46,8 @@ pub async fn work(ctx: Context, account: Arc<Account>) {
         if let Some(view) = &mut view {
             view.mark_unchanged();
         }
-        match worker.pass().await {
+        let metrics = worker.ctx.metrics.clone();
+        match metrics.pass(Controller::ChainTransaction, worker.pass()).await {
             Ok(()) => {
                 delay = MIN_DELAY;
                 wake(view, &mut changes).await;

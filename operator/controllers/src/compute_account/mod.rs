@@ -23,9 +23,11 @@ use tokio_stream::wrappers::IntervalStream;
 
 use self::runtime::Runtime;
 use self::status::Observed;
+pub(crate) use self::status::committed;
 use crate::accounts::is_ours;
 use crate::context::Context;
 use crate::goals;
+use crate::metrics;
 use crate::rbac::{READ, Rule, Scope};
 
 const GROUP: &str = freehold_api::GROUP;
@@ -57,11 +59,14 @@ struct Shared {
 /// Serves the release's accounts until the task is dropped.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let api: Api<ComputeAccount> = Api::all(ctx.client.clone());
+    let controller = Controller::new(api, watcher::Config::default());
+    metrics::account::show(&ctx, controller.store());
+    let timed = ctx.metrics.timed(metrics::Controller::ComputeAccount, reconcile);
     let shared = Arc::new(Shared { ctx, runtimes: Mutex::default() });
     let looks = IntervalStream::new(tokio::time::interval(LOOK)).map(|_| ());
-    Controller::new(api, watcher::Config::default())
+    controller
         .reconcile_all_on(looks)
-        .run(reconcile, error_policy, shared.clone())
+        .run(timed, error_policy, shared)
         .for_each(|outcome| async {
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a look at an account failed");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use freehold_api::account::{ComputeAccountStatus, Role};
+use freehold_api::account::ComputeAccountStatus;
 use freehold_api::conditions::{self, Claim, types};
 use freehold_api::{ChainTransaction, ComputeAccount};
 use freehold_chain::outbox::NonceHealth;
@@ -65,7 +65,7 @@ fn next(account: &ComputeAccount, known: &ComputeAccountStatus, observed: &Obser
         status.gas = Some(coins(view.balances.gas).into());
         // A goal that a newer block has reached must not count twice.
         if observed.report.block == view.latest.block.hash {
-            status.committed = Some(whole(committed(account.spec.role, view).saturating_add(observed.report.pending)));
+            status.committed = Some(whole(committed(view).saturating_add(observed.report.pending)));
         }
         status.head = Some(view.latest.block.number);
     }
@@ -81,20 +81,12 @@ fn coins(wei: u128) -> String {
     Amount(wei / unit).format(SHOWN_DECIMALS)
 }
 
-/// Tokens in orders and bids that are not settled.
-fn committed(role: Role, view: &ChainView) -> Amount {
-    let live = || view.latest.orders.values().filter(|order| !order.slot.state.is_settled());
-    match role {
-        Role::Tenant => live().filter(|order| order.slot.tenant == view.account).map(|order| order.slot.funds).sum(),
-        Role::Provider => view
-            .latest
-            .orders
-            .values()
-            .flat_map(|order| order.bids.iter())
-            .filter(|bid| bid.provider == view.account)
-            .map(|bid| bid.bond)
-            .sum(),
-    }
+/// Tokens in the account's orders and bids that are not settled; an account has one role, so one of the two is nothing.
+pub(crate) fn committed(view: &ChainView) -> Amount {
+    let orders = view.latest.orders.values();
+    let placed = orders.clone().filter(|order| order.slot.tenant == view.account && !order.slot.state.is_settled());
+    let bids = orders.flat_map(|order| order.bids.iter()).filter(|bid| bid.provider == view.account);
+    placed.map(|order| order.slot.funds).chain(bids.map(|bid| bid.bond)).sum()
 }
 
 /// Age of the oldest open goal, in steps that grow, so that time alone causes few writes.

@@ -19,8 +19,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
+use crate::metrics;
 use crate::rbac::{Rule, Scope};
-use crate::task::ledger::{self, Entry};
+use crate::task::ledger::{self, Entry, Totals};
 use crate::task::{Shared, caches, dereference, funding};
 
 const MANAGER: &str = "freehold-budget";
@@ -38,9 +39,11 @@ pub struct Error(#[from] Box<kube::Error>);
 
 /// Keeps the status of every budget of this release's accounts, for as long as it is polled.
 pub async fn control(shared: Arc<Shared>, wake: watch::Receiver<u64>) {
+    let timed = shared.ctx.metrics.timed(metrics::Controller::ComputeBudget, reconcile);
+    show(&shared);
     Controller::new(Api::<ComputeBudget>::all(shared.ctx.client.clone()), watcher::Config::default())
         .reconcile_all_on(WatchStream::new(wake).map(|_| ()))
-        .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(5)), shared)
+        .run(timed, |_, _, _| Action::requeue(Duration::from_secs(5)), shared)
         .for_each(|outcome| async move {
             match outcome {
                 // Gone since the pass was asked for.
@@ -90,15 +93,45 @@ pub fn status(
     conditions::set(&mut status.conditions, claim, budget.metadata.generation, now);
     let Some((entries, decimals)) = known else { return status };
     let ComputeBudgetSpec { limit, period, .. } = &budget.spec;
-    let unix = u64::try_from(now.as_second()).unwrap_or_default();
-    let own = entries.iter().filter(|entry| entry.namespace == namespace);
-    let sums = ledger::totals(own, funding::since(unix, period.as_str()));
+    let sums = sums(entries, namespace, period.as_str(), now);
     let limit = Amount::parse(limit.as_str(), decimals).unwrap_or_default();
     let left = limit.saturating_sub(sums.committed.saturating_add(sums.spent));
     status.committed = Some(sums.committed.format(decimals).into());
     status.spent = Some(sums.spent.format(decimals).into());
     status.left = Some(left.format(decimals).into());
     status
+}
+
+fn sums(entries: &[Entry], namespace: &str, period: &str, now: Timestamp) -> Totals {
+    let unix = u64::try_from(now.as_second()).unwrap_or_default();
+    let own = entries.iter().filter(|entry| entry.namespace == namespace);
+    ledger::totals(own, funding::since(unix, period))
+}
+
+/// Lets the budgets of this release's accounts be seen.
+fn show(shared: &Shared) {
+    let (caches, ctx) = (shared.caches.clone(), &shared.ctx);
+    let (views, release) = (ctx.views.clone(), ctx.settings.release.clone());
+    ctx.metrics.show(move |now| {
+        let mut used = Vec::new();
+        for account in caches.account_names() {
+            let serves = caches.accounts.get(&account).is_some_and(|spec| caches::serves(&spec, &release));
+            let Some(view) = views.get(&account).filter(|_| serves) else { continue };
+            let entries = dereference::account_entries(&caches, &account, &view);
+            let budgets = caches.budgets.filter_map(|b| (b.spec.account_ref.name.0 == account).then(|| b.clone()));
+            used.extend(budgets.iter().map(|budget| spent(budget, &entries, view.decimals, now)));
+        }
+        metrics::work::budgets(&used)
+    });
+}
+
+fn spent(budget: &caches::Budget, entries: &[Entry], decimals: u8, now: Timestamp) -> metrics::work::Budget {
+    let sums = sums(entries, &budget.namespace, budget.spec.period.as_str(), now);
+    metrics::work::Budget {
+        name: format!("{}/{}", budget.namespace, budget.name),
+        limit: Amount::parse(budget.spec.limit.as_str(), decimals).unwrap_or_default(),
+        used: sums.committed.saturating_add(sums.spent),
+    }
 }
 
 async fn write(

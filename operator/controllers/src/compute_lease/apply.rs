@@ -64,7 +64,7 @@ pub async fn apply(
 /// A log is worth keeping, but not worth keeping GPUs or a namespace for.
 async fn keep_logs(ctx: &Context, store: &dyn WorkStore, observed: &Observed) {
     if let Err(error) = logs::archive(ctx, store, &observed.facts.order, &observed.pods).await {
-        tracing::warn!(order = %observed.facts.order, %error, "the trainer's log was not kept");
+        tracing::warn!(lease = %observed.facts.order, %error, "the trainer's log was not kept");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use freehold_api::{ComputeLease, ComputeProvider, labels};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -51,9 +52,9 @@ async fn adopt(ctx: &Context, leases: &Store<ComputeLease>, provider: &ComputePr
     let api: Api<ComputeLease> = Api::namespaced(ctx.client.clone(), namespace);
     for lease in adopt::missing(&view, provider, namespace, &ctx.settings.release, exists) {
         match api.create(&PostParams::default(), &lease).await {
-            Ok(_) => tracing::info!(order = %lease.spec.order_id, "lease adopted"),
+            Ok(_) => tracing::info!(lease = %lease.spec.order_id, "lease adopted"),
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-            Err(error) => tracing::warn!(order = %lease.spec.order_id, %error, "cannot record a lease"),
+            Err(error) => tracing::warn!(lease = %lease.spec.order_id, %error, "cannot record a lease"),
         }
     }
 }
@@ -79,8 +80,14 @@ async fn sweep_once(
     let namespaces = Api::<Namespace>::all(ctx.client.clone()).list(&ours).await?.items;
     let namespace = &ctx.settings.namespace;
     let has_lease = |name: &str| leases.get(&ObjectRef::new(name).within(namespace)).is_some();
-    for orphan in sweep::orphans(&namespaces, |account| ctx.views.get(account), has_lease) {
-        tracing::info!(namespace = orphan.metadata.name, "deleting the namespace of a lease that is over");
+    let orphans = sweep::orphans(&namespaces, |account| ctx.views.get(account), has_lease);
+    ctx.metrics.found(|found| {
+        found.namespaces = Some(orphans.len());
+        found.terminating = sweep::terminating_since(&namespaces);
+    });
+    for orphan in orphans {
+        let lease = orphan.annotations().get(labels::ORDER_ANNOTATION).map(String::as_str);
+        tracing::info!(lease, namespace = orphan.metadata.name, "deleting the namespace of a lease that is over");
         apply::delete(ctx, orphan).await?;
     }
     let known: Vec<Arc<ComputeLease>> = leases.state();

@@ -9,6 +9,7 @@ mod apply;
 pub mod build;
 mod dereference;
 pub mod devices;
+mod events;
 pub mod exit;
 pub mod facts;
 pub mod gateway;
@@ -27,21 +28,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freehold_api::conditions::{self, types};
+use freehold_api::lease::LeasePhase;
 use freehold_api::{ComputeLease, labels};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
 
 use self::dereference::Observed;
 use self::facts::{Chain, Space};
 use self::gateway::{HttpWorkStore, WorkStore};
 use self::plan::Next;
 use crate::context::Context;
+use crate::metrics;
 use crate::rbac::{READ, Rule, Scope};
 
 const GROUP: &str = freehold_api::GROUP;
@@ -92,21 +95,29 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
     let leases = controller.store();
     let orders = wake::on_changed_orders(controller.store(), ctx.views.clone());
     let (of_job, of_pod) = (lease_ref(&ctx), lease_ref(&ctx));
+    let shown = leases.clone();
+    ctx.metrics
+        .show(move |_| metrics::work::leases(&shown.state().iter().map(|lease| phase(lease)).collect::<Vec<_>>()));
+    let timed = ctx.metrics.timed(metrics::Controller::ComputeLease, reconcile);
     let shared = Arc::new(Shared { ctx: ctx.clone(), store });
     let reconciled = controller
         .watches(Api::<Job>::all(ctx.client.clone()), ours.clone(), move |job| of_job(job.labels()))
         .watches(Api::<Pod>::all(ctx.client.clone()), ours, move |pod| of_pod(pod.labels()))
         .reconcile_all_on(orders)
-        .run(reconcile, on_error, shared)
+        .run(timed, on_error, shared)
         .for_each(|done| async move {
             if let Err(error) = done {
-                tracing::debug!(%error, "compute lease pass");
+                tracing::debug!(%error, "a pass over a lease");
             }
         });
     tokio::select! {
         () = reconciled => {}
         () = housekeeping::run(&ctx, &leases) => {}
     }
+}
+
+fn phase(lease: &ComputeLease) -> LeasePhase {
+    lease.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
 }
 
 type Labels = std::collections::BTreeMap<String, String>;
@@ -165,6 +176,8 @@ async fn report(ctx: &Context, lease: &ComputeLease, observed: &Observed, next: 
     let wanted = serde_json::to_value(&status).unwrap_or_default();
     let patch = serde_json::json!({ "status": status::merge_patch(&known, &wanted) });
     api.patch_status(&lease.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map_err(wrap)?;
+    let news = events::news(&lease.status.clone().unwrap_or_default(), &status);
+    crate::news::publish(ctx, &lease.object_ref(&()), news).await;
     Ok(())
 }
 
@@ -187,6 +200,6 @@ fn wrap(error: kube::Error) -> Error {
 }
 
 fn on_error(lease: Arc<ComputeLease>, error: &Error, _: Arc<Shared>) -> Action {
-    tracing::warn!(lease = lease.name_any(), %error, "compute lease");
+    tracing::warn!(lease = %lease.spec.order_id, %error, "a pass over a lease failed and is repeated");
     Action::requeue(Duration::from_secs(5))
 }

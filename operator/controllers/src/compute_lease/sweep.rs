@@ -38,6 +38,11 @@ pub fn orphans(
     namespaces.iter().filter(is_orphan).collect()
 }
 
+/// Since when the namespace that has been terminating for longest does so.
+pub fn terminating_since(namespaces: &[Namespace]) -> Option<Timestamp> {
+    namespaces.iter().filter_map(|namespace| Some(namespace.metadata.deletion_timestamp.as_ref()?.0)).min()
+}
+
 fn is_live(view: &ChainView, snapshot: &Snapshot, id: &B256) -> bool {
     snapshot.orders.get(id).is_some_and(|order| order.slot.provider == view.account && order.slot.state.is_leased())
 }

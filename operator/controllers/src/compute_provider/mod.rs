@@ -34,6 +34,7 @@ use self::probe::Probe;
 use self::status::Outcome;
 use crate::context::Context;
 use crate::goals;
+use crate::metrics;
 use crate::rbac::{READ, Rule, Scope};
 
 const GROUP: &str = freehold_api::GROUP;
@@ -76,12 +77,13 @@ pub async fn run(ctx: Context) -> Result<(), reqwest::Error> {
     let all = move || store.state().iter().map(|provider| ObjectRef::from_obj(provider.as_ref())).collect::<Vec<_>>();
     let (of_node, of_lease) = (all.clone(), all);
     let blocks = wake::on_new_blocks(controller.store(), ctx.views.clone());
+    let timed = ctx.metrics.timed(metrics::Controller::ComputeProvider, reconcile);
     let shared = Arc::new(Shared { probe: Probe::new()?, ctx });
     controller
         .watches(gpu_nodes, watcher::Config::default(), move |_| of_node())
         .watches(leases, watcher::Config::default(), move |_| of_lease())
         .reconcile_all_on(blocks)
-        .run(reconcile, on_error, shared)
+        .run(timed, on_error, shared)
         .for_each(|done| async move {
             if let Err(error) = done {
                 tracing::debug!(%error, "compute provider pass");

@@ -232,7 +232,7 @@ async fn save_checkpoint(shared: &Shared, o: &Observed, note: &freehold_core::wi
     if let Err(error) =
         collect::save_checkpoint(shared.gateways.as_ref(), &lease, &shared.store, namespace, uid, note).await
     {
-        tracing::warn!(%error, namespace, task = o.task.name, step = note.step, "a checkpoint was not copied; goes on trying");
+        tracing::warn!(task = format!("{namespace}/{}", o.task.name), lease = %lease.id, %error, step = note.step, "a checkpoint was not copied; goes on trying");
     }
 }
 

@@ -1,14 +1,17 @@
 //! A sentence at each transition, as Kubernetes Events.
 
+use freehold_api::conditions::{self, types};
 use freehold_api::task::TaskStatus;
 use freehold_api::{GROUP, VERSION};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::kind::TaskFacts;
 use super::reasons::{funded, leased, result, running, settled, valid};
+use super::status::LADDER;
 use super::stored;
 use crate::context::Context;
+use crate::news::News;
 
 /// Reasons of ordinary progress: no event, the state tells.
 const ORDINARY: [&str; 13] = [
@@ -27,44 +30,54 @@ const ORDINARY: [&str; 13] = [
     settled::CONFIRMING,
 ];
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct News {
-    pub warning: bool,
-    pub reason: String,
-    pub note: String,
-}
-
-/// What is new between two statuses.
+/// What is new between two statuses: each rung that is reached, each trouble, the refund.
 pub fn news(old: &TaskStatus, new: &TaskStatus) -> Vec<News> {
-    let mut out = Vec::new();
-    if let Some(state) = new.state.as_ref().filter(|state| Some(*state) != old.state.as_ref()) {
-        let note = new.message.as_ref().map(|m| m.0.clone()).unwrap_or_default();
-        out.push(News { warning: state.as_str() == "Failed", reason: state.0.clone(), note });
+    let reached = |type_: &str| {
+        let is_new = !conditions::is_true(&old.conditions, type_);
+        conditions::find(&new.conditions, type_).filter(|found| found.status == "True" && is_new)
+    };
+    let mut out: Vec<News> = Vec::new();
+    // States that no rung stands for.
+    if let Some(state) = new.state.as_ref().filter(|state| Some(*state) != old.state.as_ref())
+        && !LADDER.iter().any(|(_, name)| *name == state.as_str())
+    {
+        out.push(News::good(&state.0, new.message.as_ref().map(|m| m.0.clone()).unwrap_or_default()));
     }
+    for (type_, name) in LADDER {
+        let Some(found) = reached(type_) else { continue };
+        out.push(News { warning: type_ == types::FAILED, reason: name.into(), note: told(new, found) });
+    }
+    out.extend(reached(types::SETTLED).map(|found| News::good(types::SETTLED, told(new, found))));
     for condition in new.conditions.iter().filter(|c| c.status == "False" && !ORDINARY.contains(&c.reason.as_str())) {
-        let known = freehold_api::conditions::find(&old.conditions, &condition.type_);
+        let known = conditions::find(&old.conditions, &condition.type_);
         if known.is_none_or(|k| k.reason != condition.reason || k.status != condition.status) {
-            out.push(News { warning: true, reason: condition.reason.clone(), note: condition.message.clone() });
+            out.push(News::bad(&condition.reason, told(new, condition)));
         }
     }
     out
 }
 
-pub async fn publish(ctx: &Context, task: &TaskFacts, new: &TaskStatus, news: Vec<News>) {
-    let about = regarding(ctx, task, new);
-    for item in news {
-        let event = Event {
-            type_: if item.warning { EventType::Warning } else { EventType::Normal },
-            reason: item.reason,
-            note: Some(item.note.chars().take(1000).collect()),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        // Events inform; a pass does not fail for want of one.
-        if let Err(error) = ctx.recorder.publish(&event, &about).await {
-            tracing::debug!(%error, task = task.name, "an event was not published");
+/// The condition's sentence, and which order it speaks of where that is not plain.
+fn told(status: &TaskStatus, condition: &Condition) -> String {
+    let newest = status.attempts.last();
+    let message = &condition.message;
+    match (condition.type_.as_str(), newest) {
+        (types::FUNDED, Some(attempt)) if condition.status == "True" => {
+            format!("Order {} was placed (attempt {}): {message}", attempt.order_id, attempt.number)
         }
+        (types::LEASED, Some(attempt)) if condition.status == "False" => {
+            format!("Attempt {} (order {}): {message}", attempt.number, attempt.order_id)
+        }
+        (types::SETTLED, Some(attempt)) => match &attempt.refunded {
+            Some(refunded) => format!("{message} {refunded} of order {} came back.", attempt.order_id),
+            None => message.clone(),
+        },
+        _ => message.clone(),
     }
+}
+
+pub async fn publish(ctx: &Context, task: &TaskFacts, new: &TaskStatus, news: Vec<News>) {
+    crate::news::publish(ctx, &regarding(ctx, task, new), news).await;
 }
 
 /// The task; once it is being deleted, its order in the release namespace, since the task's own may be terminating.

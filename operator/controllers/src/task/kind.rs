@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::goals::TaskRef;
+use crate::metrics::Controller;
 
 /// What the task runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,7 @@ pub trait TaskKind:
 {
     const KIND: &'static str;
     const PLURAL: &'static str;
+    const CONTROLLER: Controller;
 
     fn spec(&self) -> TaskSpecView;
 
@@ -68,6 +70,7 @@ pub trait TaskKind:
 impl TaskKind for TrainingTask {
     const KIND: &'static str = "TrainingTask";
     const PLURAL: &'static str = "trainingtasks";
+    const CONTROLLER: Controller = Controller::TrainingTask;
 
     fn spec(&self) -> TaskSpecView {
         let spec = &self.spec;
@@ -100,6 +103,7 @@ impl TaskKind for TrainingTask {
 impl TaskKind for InferenceTask {
     const KIND: &'static str = "InferenceTask";
     const PLURAL: &'static str = "inferencetasks";
+    const CONTROLLER: Controller = Controller::InferenceTask;
 
     fn spec(&self) -> TaskSpecView {
         let spec = &self.spec;

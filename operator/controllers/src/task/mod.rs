@@ -49,15 +49,17 @@ use freehold_api::{GROUP, InferenceTask, TrainingTask, VERSION};
 use freehold_core::B256;
 use futures::StreamExt;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::context::Context;
+use crate::metrics;
 use crate::rbac::{Rule, Scope};
 use kind::{TaskFacts, TaskKind};
 use memo::Memo;
@@ -163,22 +165,49 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 
 async fn control<K: TaskKind>(shared: Arc<Shared>, wake: watch::Receiver<u64>) {
     let api: Api<DeserializeGuard<K>> = Api::all(shared.ctx.client.clone());
-    Controller::new(api, watcher::Config::default())
+    let controller = Controller::new(api, watcher::Config::default());
+    let timed = shared.ctx.metrics.timed(K::CONTROLLER, reconcile::<K>);
+    show(&shared.ctx, controller.store());
+    controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_all_on(WatchStream::new(wake).map(|_| ()))
-        .run(reconcile::<K>, retry, shared)
+        .run(timed, retry, shared)
         .for_each(|outcome| async move {
             match outcome {
                 // Gone since the pass was asked for.
-                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, kind = K::KIND, "a pass failed and is repeated"),
+                Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::warn!(%error, kind = K::KIND, "tasks cannot be followed; trying again"),
             }
         })
         .await;
 }
 
-fn retry<K>(_: Arc<DeserializeGuard<K>>, _: &Error, _: Arc<Shared>) -> Action {
+/// Lets the tasks of one kind be seen.
+fn show<K: TaskKind>(ctx: &Context, tasks: Store<DeserializeGuard<K>>) {
+    ctx.metrics.show(move |now| {
+        let seen: Vec<_> = tasks.state().iter().filter_map(|task| task.0.as_ref().ok().map(counted)).collect();
+        metrics::work::tasks(K::KIND, &seen, now)
+    });
+}
+
+fn counted<K: TaskKind>(task: &K) -> metrics::work::Task {
+    metrics::work::Task {
+        state: task.status().and_then(|status| status.state.as_ref()).map(|state| state.0.clone()),
+        deleting: task.meta().deletion_timestamp.as_ref().map(|at| at.0),
+    }
+}
+
+fn retry<K: TaskKind>(task: Arc<DeserializeGuard<K>>, error: &Error, _: Arc<Shared>) -> Action {
+    let (name, lease) = match &task.0 {
+        Ok(task) => (full_name(task.meta()), task.status().and_then(|status| status.order_id.as_ref())),
+        Err(invalid) => (full_name(&invalid.metadata), None),
+    };
+    tracing::warn!(task = name, lease = lease.map(|id| id.as_str()), %error, kind = K::KIND, "a pass failed and is repeated");
     Action::requeue(RETRY)
+}
+
+fn full_name(meta: &ObjectMeta) -> String {
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 /// One pass over a task.
@@ -186,7 +215,7 @@ async fn reconcile<K: TaskKind>(task: Arc<DeserializeGuard<K>>, shared: Arc<Shar
     let task = match &task.0 {
         Ok(task) => task,
         Err(invalid) => {
-            tracing::warn!(error = %invalid, name = invalid.metadata.name, "a task does not fit its schema; waits for a change");
+            tracing::warn!(task = full_name(&invalid.metadata), error = %invalid, "a task does not fit its schema; waits for a change");
             return Ok(Action::await_change());
         }
     };

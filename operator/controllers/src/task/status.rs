@@ -19,7 +19,7 @@ const PROGRESS_EVERY: i64 = 10;
 const COST_EVERY: i64 = 60;
 
 /// States in their order: the last that holds is shown.
-const LADDER: [(&str, &str); 8] = [
+pub(super) const LADDER: [(&str, &str); 8] = [
     (types::FUNDED, "Funded"),
     (types::LEASED, "Leased"),
     (types::RUNNING, "Running"),

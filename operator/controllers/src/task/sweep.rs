@@ -98,6 +98,7 @@ async fn pass(shared: &Shared, missing: &mut BTreeMap<String, BTreeMap<B256, u64
     let tasks = tasks(shared).await?;
     let settings = &shared.ctx.settings;
     let failed = shared.caches.failed_placements();
+    let mut orphans = 0;
     for account in shared.caches.account_names() {
         let serves = shared.caches.accounts.get(&account).is_some_and(|spec| serves(&spec, &settings.release));
         let Some(view) = shared.ctx.views.get(&account).filter(|_| serves) else { continue };
@@ -114,8 +115,15 @@ async fn pass(shared: &Shared, missing: &mut BTreeMap<String, BTreeMap<B256, u64
         for found in sweep(&floor, missing.entry(account.clone()).or_default()) {
             carry_out(shared, &account, found).await?;
         }
+        orphans += missing.get(&account).map_or(0, |missing| live(&view, missing.keys()));
     }
+    shared.ctx.metrics.found(|found| found.orders = Some(orphans));
     Ok(())
+}
+
+/// How many of these orders can still cost something.
+fn live<'a>(view: &ChainView, ids: impl Iterator<Item = &'a B256>) -> usize {
+    ids.filter(|id| view.order(id).is_some_and(|order| !order.slot.state.is_settled())).count()
 }
 
 /// Names alone are asked for: a thousand tasks cost one small answer.
@@ -144,7 +152,7 @@ async fn carry_out(shared: &Shared, account: &str, found: Sweep) -> Result<(), E
             tracing::warn!(
                 account,
                 goal = goal.name(),
-                order = goal.order_id().map(|id| id.as_str()),
+                lease = goal.order_id().map(|id| id.as_str()),
                 "an order without a task is ended"
             );
             goals::ensure(&shared.ctx, account, goal, None).await.map_err(super::apply::Error::from)?;

@@ -238,6 +238,7 @@ fn assemble(
         clock,
         hosts: vec!["gateway.example.org".into(), public.to_string()],
         operator_account: OPERATOR.into(),
+        folder: None,
         limits: Limits { rate: 100_000, ..Limits::default() },
     }))
 }

@@ -126,6 +126,57 @@ fn events_tell_states_and_troubles_once() {
 }
 
 #[test]
+fn events_tell_the_whole_story_in_sentences() {
+    let mut world = World::new();
+    let mut story = Vec::new();
+    let mut tell = |before: &TaskStatus, world: &World| {
+        story.extend(
+            events::news(before, &world.status).into_iter().map(|news| format!("{}: {}", news.reason, news.note)),
+        );
+        world.status.clone()
+    };
+    world.until("Open", |w| w.state() == Some(OrderState::Open));
+    world.pass();
+    let seen = tell(&TaskStatus::default(), &world);
+    world.up_to_running();
+    world.report = running_report();
+    world.pass();
+    let seen = tell(&seen, &world);
+    world.deliver();
+    world.blocks(4);
+    world.delivery = good();
+    world.until("Complete", |w| w.shows() == "Complete");
+    world.until("Settled", |w| w.reason(types::SETTLED).0 == "True");
+    tell(&seen, &world);
+    let id = world.id(0);
+    let told = |begins: String| assert!(story.iter().any(|line| line.starts_with(&begins)), "{begins}: {story:#?}");
+    told(format!("Funded: Order {id:#x} was placed (attempt 0): 1 are in escrow."));
+    told("Leased: Leased from 0x".into());
+    told("Running: The provider works".into());
+    told("ResultSubmitted: ".into());
+    told("Verified: The result was accepted".into());
+    told("Complete: ".into());
+    told("Settled: The order is settled".into());
+    assert!(story.iter().any(|line| line.ends_with(&format!("of order {id:#x} came back."))), "{story:#?}");
+}
+
+#[test]
+fn a_lost_attempt_is_told_with_its_reason() {
+    let mut world = World::new();
+    world.up_to_running();
+    world.pass();
+    let before = world.status.clone();
+    world.provider_closes();
+    world.until("lost", |w| w.reason(types::LEASED).1 == "ProviderClosed");
+    let news = events::news(&before, &world.status);
+    let lost = news.iter().find(|news| news.reason == "ProviderClosed").expect("an event");
+    assert!(
+        lost.warning && lost.note.starts_with(&format!("Attempt 0 (order {:#x}): The lease", world.id(0))),
+        "{lost:?}"
+    );
+}
+
+#[test]
 fn times_are_rfc_3339() {
     assert_eq!(time(1_800_000_000), "2027-01-15T08:00:00Z");
 }

@@ -96,9 +96,16 @@ def workload(world, rng, stop, names):
         stop.wait(1)
 
 
+class Recorded(set):
+    """Hashes that goals stored; how often they were all looked at."""
+
+    looks = 0
+
+
 def recorder(world, stop, recorded):
     """Hashes that goals store, before retention takes the goals away."""
     while not stop.is_set():
+        recorded.looks += 1
         for namespace, account in SIDES.values():
             try:
                 for item in lib.items("chaintransactions", namespace):
@@ -148,7 +155,7 @@ def main():
         began = time.monotonic()
         before = sums.Books(world)
         world.place_stranger()
-        stop, log, names, recorded = threading.Event(), Log(), [], set()
+        stop, log, names, recorded = threading.Event(), Log(), [], Recorded()
         halt = threading.Event()
         threads = [threading.Thread(target=workload, args=(world, random.Random(options.seed), stop, names))]
         for at, name in enumerate(options.lanes.split(",")):
@@ -166,10 +173,10 @@ def main():
             thread.join()
         world.calm()
         tasks = finish(world, options.settle)
+        result = judge(world, before, log, tasks, recorded)
         halt.set()
         for watcher in watchers:
             watcher.join()
-        result = judge(world, before, log, tasks, recorded)
     result |= {"seed": options.seed, "seconds": int(time.monotonic() - began)}
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(result, indent=2) + "\n")

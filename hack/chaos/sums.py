@@ -4,7 +4,7 @@ itself. Every sum must be zero; each finding is a sentence."""
 import json
 import time
 
-from world import BURN, NAMESPACE, ROOT, SIDES, balance, free, lib, rpc
+from world import BURN, NAMESPACE, SIDES, balance, free, lib, rpc, topic
 
 SETTLED = {"Cancelled", "Declined", "NoShow", "Closed", "Accepted", "Rejected"}
 
@@ -18,17 +18,6 @@ class Books:
         self.free = {side: free(address) for side, address in world.addresses.items()}
         self.market = balance(lib.deployment("market"))
         self.burned = free(BURN)
-
-
-def topic(event):
-    """What marks an event's logs, from the Market's ABI."""
-    def kind(item):
-        inner = ",".join(map(kind, item.get("components", [])))
-        return item["type"].replace("tuple", f"({inner})")
-
-    abi = json.loads((ROOT / "contracts" / "abi" / "Market.json").read_text())
-    found = next(item for item in abi if item["type"] == "event" and item["name"] == event)
-    return lib.sh("cast", "keccak", f"{event}({','.join(map(kind, found['inputs']))})").stdout.strip()
 
 
 def orders_since(block):
@@ -123,8 +112,9 @@ def orphans(world, audits, seconds=240):
 def unrecorded(world, before, recorded):
     """Transactions of the accounts that no goal knows: a nonce was used before it was written down."""
     ours = {address.lower(): side for side, address in world.addresses.items()}
-    findings = []
-    for number in range(before.block + 1, int(rpc("eth_blockNumber"), 16) + 1):
+    findings, last, looks = [], int(rpc("eth_blockNumber"), 16), recorded.looks
+    lib.until("all goals were looked at after that block", lambda: recorded.looks > looks + 1, 60)
+    for number in range(before.block + 1, last + 1):
         for tx in rpc("eth_getBlockByNumber", hex(number), True)["transactions"]:
             side = ours.get(tx["from"].lower())
             if side and tx["hash"] not in recorded and tx["hash"] not in world.foreign:

@@ -60,6 +60,17 @@ def free(account):
     return int(call("market", "free(address,address)(uint128)", lib.deployment("token"), account))
 
 
+def topic(event):
+    """What marks an event's logs, from the Market's ABI."""
+    def kind(item):
+        inner = ",".join(map(kind, item.get("components", [])))
+        return item["type"].replace("tuple", f"({inner})")
+
+    abi = json.loads((ROOT / "contracts" / "abi" / "Market.json").read_text())
+    found = next(item for item in abi if item["type"] == "event" and item["name"] == event)
+    return lib.sh("cast", "keccak", f"{event}({','.join(map(kind, found['inputs']))})").stdout.strip()
+
+
 def settings(namespace, chain_urls, store, image):
     """Points a release at these endpoints, and its gateway at a store that outlives its pod, as a provider's must."""
     values = {"account.chain.rpcUrls": chain_urls, "provider.gateway.store.hostPath": store, "image": image}
@@ -191,7 +202,7 @@ class World:
         terms = (f"({lib.deployment('token')},{price},0,{bond},{bond // 10},{now + 30 * 86_400},300,14400,600,2000,0,"
                  f"{spec_hash},0x{'00' * 32},{origin})")
         sent = self.send(f"order(bytes32,{TERMS},bytes)", "0x" + os.urandom(32).hex(), terms, "0x" + spec.hex())
-        self.stranger = next(log["topics"][1] for log in sent["logs"] if log["address"] == lib.deployment("market").lower())
+        self.stranger = next(log["topics"][1] for log in sent["logs"] if log["topics"][0] == topic("Ordered"))
         self.terms = terms
 
     def end_stranger(self):

@@ -8,7 +8,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "chaos"))
-from world import NAMESPACE, SIDES, World, balance, lib, rpc  # noqa: E402
+from world import NAMESPACE, SIDES, World, balance, lib, rpc, topic  # noqa: E402
 
 LEASES = 20
 PASS = 15  # seconds between two looks that nothing asks for: the outbox's and the leases' resync
@@ -52,7 +52,7 @@ def ready():
 
 
 def bids(world):
-    topics = [lib.sh("cast", "keccak", "BidPlaced(bytes32,address,uint128,uint32,uint96)").stdout.strip(), world.stranger]
+    topics = [topic("BidPlaced"), world.stranger]
     return rpc("eth_getLogs", {"address": lib.deployment("market"), "fromBlock": "0x0", "topics": topics})
 
 

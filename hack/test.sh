@@ -73,9 +73,9 @@ stage "journey: audit" 0:05 journey audit
 stage "journey: access" 0:20 journey access
 stage "journey: bad input" 2:00 journey input
 stage "journey: the seam under kills, deletion, budgets" 4:30 journey seam
-stage "chaos, a short form" 6:00 python3 "$HACK/chaos/run.py" --minutes 2 --seed 3 --settle 200
 stage "probe image" 0:10 "$HACK/images.sh" probe
 stage "journey: network truth" 1:30 journey network
+stage "chaos, a short form" 5:00 python3 "$HACK/chaos/run.py" --minutes 1.5 --seed 3 --settle 300
 python3 - "$COUNTS" "$((SECONDS - began))" <<'PY'
 import sys
 passed = failed = 0

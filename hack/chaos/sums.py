@@ -18,6 +18,8 @@ class Books:
         self.free = {side: free(address) for side, address in world.addresses.items()}
         self.market = balance(lib.deployment("market"))
         self.burned = free(BURN)
+        # In orders and bonds; what was there before the faults is not their doing.
+        self.held = self.market - self.burned - sum(self.free.values())
 
 
 def orders_since(block):
@@ -56,11 +58,11 @@ def lost(world, before, after, audits):
     return missing, findings
 
 
-def stranded(world, after, audits):
+def stranded(before, after, audits):
     """Money that waits in the Market although nothing holds it there any more."""
     findings = [f"order {order} is still {report.get('state')}" for order, report in audits.items()
                 if report.get("state") not in SETTLED]
-    units = after.market - after.burned - sum(after.free.values())
+    units = after.held - before.held
     if units:
         findings.append(f"the Market holds {units} units in orders and bonds")
     units += after.free["tenant"]

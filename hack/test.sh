@@ -56,7 +56,7 @@ journey() { (cd "$HACK/e2e" && counted python3 -m unittest -v "test_$1"); }
 
 began=$SECONDS
 "$HACK/up.sh"
-stages 17
+stages 18
 stage "unit tests of the operator's crates" 4:00 units
 stage "trainer" 1:30 trainer
 stage "contracts: unit, fuzz, invariant" 4:00 contracts

@@ -21,7 +21,6 @@ a stranger may cancel in time | Market.sol | s/^            _requirePassed(id, o
 an id can be used again | Market.sol | s/o.state != State.None/o.state == State.Running/
 a settled order can be closed | Market.sol | /function close/,/}/s/_orderIn(State.Running, id, terms)/_orders[id]/
 a token that lies is believed | libraries/TokenLib.sol | s/moved != asked/moved > asked/
-an address without code is a token | libraries/TokenLib.sol | s/token.code.length == 0/false/
 hooks may call back | Market.sol | s/external nonReentrant/external/
 withdrawing charges nothing | Market.sol | s/free\[token\]\[msg.sender\] = held - amount;$//
 '

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_counts() {
+    fn a_folder_shows_its_filesystem_and_no_folder_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let before = of(folder.path()).unwrap();
         assert!(before.limit > 0 && before.used <= before.limit);

@@ -163,7 +163,7 @@ class Monitoring(unittest.TestCase):
             out = {}
             for policy in of_kind(render(*PROVIDER, *settings), "NetworkPolicy"):
                 component = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
-                rules = policy["spec"]["ingress"]
+                rules = policy["spec"].get("ingress", [])
                 out[component] = {port["port"]: rule.get("from") for rule in rules for port in rule["ports"]}
             return out
 

@@ -192,7 +192,7 @@ def judge(world, before, log, tasks, recorded):
     foreign, why_foreign = sums.foreign_ended(world)
     world.end_stranger()
     torn, why_torn = sums.torn_down(world)
-    orphans, left = sums.orphans(world, None)
+    orphans, left = sums.orphans(before)
     after = sums.Books(world)
     orders = sums.orders_since(before.block)
     audits = sums.reports(orders)

@@ -9,6 +9,17 @@ from world import BURN, NAMESPACE, SIDES, balance, free, lib, rpc, topic
 SETTLED = {"Cancelled", "Declined", "NoShow", "Closed", "Accepted", "Rejected"}
 
 
+def leases():
+    """What there is of leases on the cluster, as a sentence each."""
+    for item in lib.items("namespaces"):
+        if item["metadata"]["name"].startswith("fh-lease-"):
+            yield item["metadata"]["name"], f"namespace {item['metadata']['name']} is left"
+    for item in lib.items("computeleases", SIDES["provider"][0]):
+        phase = (item.get("status") or {}).get("phase")
+        if phase not in ("CleanedUp", "Closed", None):
+            yield item["metadata"]["name"], f"ComputeLease {item['metadata']['name']} has not ended"
+
+
 class Books:
     """The accounts' tokens at one moment."""
 
@@ -18,6 +29,7 @@ class Books:
         self.free = {side: free(address) for side, address in world.addresses.items()}
         self.market = balance(lib.deployment("market"))
         self.burned = free(BURN)
+        self.leases = set(leases())
         # In orders and bonds; what was there before the faults is not their doing.
         self.held = self.market - self.burned - sum(self.free.values())
 
@@ -95,15 +107,13 @@ def double_funded(orders, audits, tasks):
     return len(findings), findings
 
 
-def orphans(world, audits, seconds=240):
-    """Namespaces, ComputeLeases and holds that outlive their lease; waits for what is being cleaned up."""
+def orphans(before, seconds=240):
+    """Namespaces, ComputeLeases and work that outlive their lease; waits for what is being cleaned up. A lease that was
+    there before the faults may still wait for its tenant's answer."""
     end = time.monotonic() + seconds
+    known = {name for name, _ in before.leases}
     while True:
-        left = [f"namespace {item['metadata']['name']} is left" for item in lib.items("namespaces")
-                if item["metadata"]["name"].startswith("fh-lease-")]
-        left += [f"ComputeLease {item['metadata']['name']} is {item['status'].get('phase')}"
-                 for item in lib.items("computeleases", SIDES["provider"][0])
-                 if (item.get("status") or {}).get("phase") not in ("CleanedUp", "Closed", None)]
+        left = [sentence for name, sentence in leases() if name not in known]
         left += [f"{kind} {item['metadata']['name']} never ended" for kind in ("jobs", "pods")
                  for item in lib.items(kind, NAMESPACE)]
         if not left or time.monotonic() > end:

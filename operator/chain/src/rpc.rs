@@ -39,6 +39,8 @@ pub enum Error {
     Unreachable { method: &'static str, host: String, reason: String },
     #[error("{host} asked for a pause")]
     Limited { host: String },
+    #[error("fewer endpoints than have to agree say the same of transaction {hash}")]
+    Disputed { hash: B256 },
     #[error("{method} was refused: {message} (code {code})")]
     Refused { method: &'static str, code: i64, message: String, data: Option<Bytes> },
     #[error("{method} returned something else than expected: {reason}")]
@@ -210,27 +212,19 @@ impl Rpc {
         }))
     }
 
-    /// The receipt that as many endpoints name as have to agree; what fewer say is not said.
+    /// The receipt, or that there is none, by the word of as many endpoints as have to agree. What fewer say is an
+    /// error: taken for "none", it would look as if another transaction had used the nonce.
     pub async fn agreed_receipt(&self, hash: B256) -> Result<Option<Receipt>, Error> {
         let (usable, quorum) = self.pool.usable();
-        if quorum <= 1 || usable.len() <= 1 {
+        if quorum <= 1 {
             return self.receipt(hash).await;
         }
         let asked = usable.iter().map(|at| {
             let one = self.pin(*at);
             async move { one.receipt(hash).await }
         });
-        let answers: Vec<Result<Option<Receipt>, Error>> = join_all(asked).await;
-        let found: Vec<Receipt> = answers.iter().filter_map(|answer| answer.as_ref().ok().copied().flatten()).collect();
-        let agreed = found.iter().find(|receipt| found.iter().filter(|other| other == receipt).count() >= quorum);
-        if let (None, Some(lonely)) = (agreed, found.first()) {
-            tracing::warn!(tx = %hash, block = lonely.block, "endpoints do not agree on a receipt; it is not believed");
-        }
-        match agreed {
-            Some(receipt) => Ok(Some(*receipt)),
-            // That it is nowhere is believed when it was said, not when nobody answered.
-            None => answers.into_iter().find(Result::is_ok).unwrap_or(Ok(None)).map(|_| None),
-        }
+        let answers: Vec<Option<Receipt>> = join_all(asked).await.into_iter().filter_map(Result::ok).collect();
+        agreed(&answers, quorum).ok_or(Error::Disputed { hash })
     }
 
     /// Hands a transaction to every endpoint that is thought good, so that none can hold it back. One that takes it
@@ -270,6 +264,16 @@ impl Rpc {
     pub async fn priority_fee(&self) -> Result<u128, Error> {
         let fee: U256 = self.request("eth_maxPriorityFeePerGas", ()).await?;
         Ok(fee.saturating_to())
+    }
+}
+
+/// What at least `quorum` of the answers say; nothing if too few do. One that has the receipt is not outvoted by those
+/// that have not seen the block yet.
+fn agreed(answers: &[Option<Receipt>], quorum: usize) -> Option<Option<Receipt>> {
+    let said = |what: &Option<Receipt>| answers.iter().filter(|answer| *answer == what).count() >= quorum;
+    match answers.iter().find(|answer| answer.is_some()) {
+        Some(_) => answers.iter().find(|answer| answer.is_some() && said(answer)).copied(),
+        None => said(&None).then_some(None),
     }
 }
 
@@ -333,6 +337,19 @@ fn is_known(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_takes_a_quorum_and_so_does_its_absence() {
+        let receipt = |success| Some(Receipt { block: 7, block_hash: B256::ZERO, success, gas_used: 1, fee: 1 });
+        let (yes, no) = (receipt(true), receipt(false));
+        assert_eq!(agreed(&[yes, no, yes], 2), Some(yes));
+        assert_eq!(agreed(&[None, yes, yes], 2), Some(yes));
+        assert_eq!(agreed(&[None, None], 2), Some(None));
+        assert_eq!(agreed(&[yes, no], 2), None, "they contradict each other");
+        assert_eq!(agreed(&[None, None, yes], 2), None, "two may not have seen its block yet");
+        assert_eq!(agreed(&[yes], 2), None, "one alone");
+        assert_eq!(agreed(&[], 2), None);
+    }
 
     #[test]
     fn what_a_node_says_of_a_repeat_is_no_error() {

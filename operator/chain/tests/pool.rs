@@ -13,7 +13,7 @@ use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use freehold_chain::reader::{ReaderConfig, ReaderGuard, spawn};
 use freehold_chain::rpc::judge::Verdict;
-use freehold_chain::rpc::{Depth, Rpc};
+use freehold_chain::rpc::{Depth, Error, Rpc};
 use freehold_chain::view::{ChainView, Health, ViewReceiver};
 use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID};
 use freehold_testkit::proxy::{Fault, Proxy};
@@ -204,7 +204,8 @@ async fn a_receipt_is_believed_when_enough_endpoints_give_it() {
     assert!(!world.rpc.receipt(hash).await.expect("answers").expect("mined").success, "one alone lies");
     assert!(world.rpc.agreed_receipt(hash).await.expect("answers").expect("mined").success, "two tell the truth");
     world.endpoints[1].set(Fault::Dead);
-    assert_eq!(world.rpc.agreed_receipt(hash).await.expect("answers"), None, "no two say the same");
+    let disputed = world.rpc.agreed_receipt(hash).await;
+    assert!(matches!(disputed, Err(Error::Disputed { .. })), "no two say the same: {disputed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -164,9 +164,11 @@ def killed(side, component):
     return inject
 
 
-def frozen(side, component, seconds):
+def frozen(find, seconds):
+    """The process that `find` finds stands still, and goes on as if nothing had been."""
+
     def inject(world, rng):
-        pid = release_process(side, component)
+        pid = find()
         hit = pid is not None and end(pid, signal.SIGSTOP)
         try:
             yield rng.uniform(*seconds)
@@ -204,9 +206,9 @@ def down_for_an_hour(side):
     """The operator is away while an hour passes on the chain."""
 
     def inject(world, rng):
-        namespace = SIDES[side][0]
         def scale(replicas):
-            lib.until(f"scaled to {replicas}", lambda: patient(lambda: lib.scale(namespace, "freehold-operator", replicas) or True), 300)
+            done = lambda: lib.scale(SIDES[side][0], "freehold-operator", replicas) or True
+            lib.until(f"scaled to {replicas}", lambda: patient(done), 300)
 
         scale(0)
         try:
@@ -227,20 +229,6 @@ def process(name):
         hit = restart(name)
         yield 2
         lib.until("the API server answers", lambda: lib.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 60)
-        return hit
-
-    return inject
-
-
-def slow_process(name, seconds):
-    def inject(world, rng):
-        pid = pid_of(name)
-        hit = pid is not None and end(pid, signal.SIGSTOP)
-        try:
-            yield rng.uniform(*seconds)
-        finally:
-            if hit:
-                end(pid, signal.SIGCONT)
         return hit
 
     return inject
@@ -307,24 +295,21 @@ def restore(device):
         "annotate", "gpunodes", "--all", "--overwrite", "freehold.dev/reset-health=all", check=False).returncode == 0, 120)
 
 
-def xid(world, rng):
-    device = rng.choice("01")
-    lib.gpuctl("xid", device, "79")
-    try:
-        yield rng.uniform(8, 14)
-    finally:
-        restore(device)
-    return True
+def device(*words):
+    """A device is ill; met once its node says so."""
 
+    def inject(world, rng):
+        which, met = rng.choice("01"), False
+        lib.gpuctl(words[0], which, *words[1:])
+        try:
+            yield rng.uniform(8, 14)
+            nodes = patient(lambda: lib.items("gpunodes")) or []
+            met = any((lib.condition(node, "Healthy") or {}).get("status") == "False" for node in nodes)
+        finally:
+            restore(which)
+        return met
 
-def device_lost(world, rng):
-    device = rng.choice("01")
-    lib.gpuctl("lose", device)
-    try:
-        yield rng.uniform(8, 14)
-    finally:
-        restore(device)
-    return True
+    return inject
 
 
 # Kind, weight, the fault. Names are what the table shows. The lanes run side by side: what stands before the chain and
@@ -356,27 +341,27 @@ CHAIN = [
     ("clock skew", 2, clock_skew),
 ]
 CLUSTER = [
-    ("tenant's operator frozen", 2, alone(frozen("tenant", "operator", (6, 12)))),
-    ("provider's operator frozen", 2, alone(frozen("provider", "operator", (6, 12)))),
+    ("tenant's operator frozen", 2, alone(frozen(lambda: release_process("tenant", "operator"), (6, 12)))),
+    ("provider's operator frozen", 2, alone(frozen(lambda: release_process("provider", "operator"), (6, 12)))),
     ("two tenant operators", 2, alone(two_leaders("tenant"))),
     ("two provider operators", 2, alone(two_leaders("provider"))),
     ("tenant's operator away for an hour", 0, alone(down_for_an_hour("tenant"))),
     ("provider's operator away for an hour", 0, alone(down_for_an_hour("provider"))),
     ("gateway killed", 4, killed("provider", "gateway")),
-    ("gateway frozen", 3, frozen("provider", "gateway", (5, 10))),
+    ("gateway frozen", 3, frozen(lambda: release_process("provider", "gateway"), (5, 10))),
     ("node agent killed", 2, killed("provider", "agent")),
     ("API server restarted", 2, process("kube-apiserver")),
     ("etcd restarted", 2, process("etcd")),
     ("kubelet restarted", 2, process("kubelet")),
     ("containerd restarted", 2, process("containerd")),
-    ("API server hangs", 2, slow_process("kube-apiserver", (4, 8))),
+    ("API server hangs", 2, frozen(lambda: pid_of("kube-apiserver"), (4, 8))),
     ("conflict storm", 3, conflict_storm),
     ("trainer killed", 4, work_killed("freehold-trainer")),
     ("courier killed", 3, work_killed("courier", "watch")),
     ("pod deleted", 4, pod_deleted),
     ("lease's namespace deleted", 2, namespace_deleted),
-    ("Xid 79", 2, xid),
-    ("device lost", 2, device_lost),
+    ("Xid 79", 2, device("xid", "79")),
+    ("device lost", 2, device("lose")),
 ]
 DEATHS = [
     ("tenant's operator killed at an await", 1, alone(killed_at_a_point("tenant"))),

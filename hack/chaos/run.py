@@ -16,7 +16,7 @@ import traceback
 
 import faults
 import sums
-from world import NAMESPACE, ROOT, SIDES, World, lib
+from world import NAMESPACE, ROOT, SIDES, World, lib, patient
 
 sys.path.insert(0, str(ROOT / "hack" / "bench"))
 from common import say, table  # noqa: E402
@@ -102,19 +102,21 @@ class Recorded(set):
     looks = 0
 
 
-def recorder(world, stop, recorded):
+def recorder(stop, recorded):
     """Hashes that goals store, before retention takes the goals away."""
     while not stop.is_set():
-        recorded.looks += 1
-        for namespace, account in SIDES.values():
-            try:
-                for item in lib.items("chaintransactions", namespace):
-                    recorded.update((item.get("status") or {}).get("hashes") or [])
-                status = lib.get("computeaccount", account).get("status") or {}
-                recorded.update(h for slot in status.get("inFlight") or [] for h in slot.get("hashes") or [])
-            except Exception:  # noqa: BLE001 - looked at again in a moment
-                continue
+        if patient(lambda: record(recorded)):
+            recorded.looks += 1
         stop.wait(1)
+
+
+def record(recorded):
+    for namespace, account in SIDES.values():
+        for item in lib.items("chaintransactions", namespace):
+            recorded.update((item.get("status") or {}).get("hashes") or [])
+        status = lib.get("computeaccount", account).get("status") or {}
+        recorded.update(h for slot in status.get("inFlight") or [] for h in slot.get("hashes") or [])
+    return True
 
 
 def finish(world, seconds):
@@ -161,7 +163,7 @@ def main():
         for at, name in enumerate(options.lanes.split(",")):
             rng = random.Random(options.seed * 1000 + at)
             threads.append(threading.Thread(target=lane, args=(world, *LANES[name], rng, stop, log)))
-        watchers = [threading.Thread(target=recorder, args=(world, halt, recorded)),
+        watchers = [threading.Thread(target=recorder, args=(halt, recorded)),
                     threading.Thread(target=world.watch_namespaces, args=(halt,))]
         for thread in [*threads, *watchers]:
             thread.start()

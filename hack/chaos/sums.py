@@ -135,7 +135,7 @@ def unrecorded(world, before, recorded):
 
 
 def torn_down(world):
-    """Lease namespaces that an operator deleted while the chain said, before and after, that the lease lives."""
+    """Lease namespaces that an operator deleted while the chain said that the lease lives."""
     findings = [f"namespace {name} was deleted while order {order} was {state}" for name, order, state in world.torn]
     return len(findings), findings
 

@@ -112,7 +112,7 @@ class World:
 
     def __exit__(self, *_):
         for namespace, _ in SIDES.values():
-            lib.kubectl("-n", namespace, "set", "env", "deployment/freehold-operator", "FREEHOLD_FAILPOINTS-", check=False)
+            self.unmount_points(namespace)
             settings(namespace, [lib.RPC], "", lib.image("freehold"))
         self.proxy.terminate()
         self.proxy.wait()
@@ -135,6 +135,19 @@ class World:
         }}}}
         lib.kubectl("-n", namespace, "patch", "deployment", "freehold-operator", "--type=strategic", "-p", json.dumps(patch))
         lib.kubectl("-n", namespace, "rollout", "status", "deployment/freehold-operator", "--timeout=120s")
+
+    def unmount_points(self, namespace):
+        gone = {"$patch": "delete"}
+        patch = {"spec": {"template": {"spec": {
+            "containers": [{
+                "name": "operator",
+                "env": [{"name": "FREEHOLD_FAILPOINTS", **gone}],
+                "volumeMounts": [{"mountPath": "/chaos", **gone}],
+            }],
+            "volumes": [{"name": "chaos", **gone}],
+        }}}}
+        lib.kubectl("-n", namespace, "patch", "deployment", "freehold-operator", "--type=strategic", "-p", json.dumps(patch),
+                    check=False)  # the release may not have come so far
 
     def prepare(self, limit):
         """An empty namespace whose tasks may spend so much, and nothing left of an earlier run."""
@@ -222,7 +235,8 @@ class World:
         return STATES[int(answer[2 + 64:2 + 128], 16)]
 
     def watch_namespaces(self, stop):
-        """Whoever deletes a lease's namespace must have the chain's word for it, before and after."""
+        """Whoever deletes a lease's namespace must have the chain's word for it. Soon after a reorganisation nobody is
+        blamed: the chain may have said otherwise when it was decided."""
         known = set()
         while not stop.is_set():
             try:
@@ -231,8 +245,8 @@ class World:
                     order = (item["metadata"].get("annotations") or {}).get("freehold.dev/order-id")
                     if not name.startswith("fh-lease-") or not going or name in known:
                         continue
-                    known.add(name)
                     state = self.state_of(order)
+                    known.add(name)
                     quiet = time.monotonic() - self.reorganised > 30
                     if state in ("Awaiting", "Running") and name not in self.forced and quiet:
                         self.torn.append((name, order, state))
@@ -259,8 +273,7 @@ class World:
         """A second operator of a release, as the release's own service account, outside of any pod."""
         namespace = SIDES[side][0]
         program = POINTS / "freehold"
-        if not program.exists():
-            shutil.copy2(lib.TARGET / "debug" / "freehold", program)
+        shutil.copy2(f"/proc/{pid}/exe", program)  # the very program that it stands beside
         token = lib.kubectl("-n", namespace, "create", "token", "freehold-operator", "--duration=1h").stdout.strip()
         config = json.loads(lib.kubectl("config", "view", "--raw", "-o", "json").stdout)
         config["users"] = [{"name": "twin", "user": {"token": token}}]
@@ -272,7 +285,11 @@ class World:
         known = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
         env = dict(pair.split("=", 1) for pair in known if pair.startswith(("FREEHOLD_", "RUST_LOG")))
         env.pop("FREEHOLD_FAILPOINTS", None)
-        env |= {"KUBECONFIG": str(kubeconfig), "FREEHOLD_LISTEN": "127.0.0.1:18080", "HOME": "/",
+        if "FREEHOLD_GATEWAY_COURIER_URL" in env:  # the host does not know the cluster's names
+            service = lib.get("service", "freehold-gateway-courier", namespace)["spec"]["clusterIP"]
+            env["FREEHOLD_GATEWAY_COURIER_URL"] = f"http://{service}:8081"
+        env |= {"KUBECONFIG": str(kubeconfig), "FREEHOLD_LISTEN": "127.0.0.1:18080",
+                "FREEHOLD_METRICS_LISTEN": "127.0.0.1:18082", "HOME": "/",
                 "FREEHOLD_STORE": "/var/lib/freehold-dev/tenant-store"}
         log = open(lib.CACHE / "logs" / f"chaos-twin-{side}.log", "a")
         return subprocess.Popen([program, "operator"], env=env, stdout=log, stderr=log, user=65532, group=65532, cwd="/")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::consensus::TxEip1559;
-use alloy::primitives::{Address, B256, TxKind, Uint, keccak256};
+use alloy::primitives::{Address, B256, TxKind};
 use freehold_api::Goal;
 use freehold_api::transaction::TransactionState;
 use freehold_chain::calldata::{StoredOrder, call_of};
@@ -18,8 +18,8 @@ use freehold_chain::rpc::{Depth, Rpc};
 use freehold_chain::signer::{LocalSigner, SignRequest, Signed, Signer};
 use freehold_chain::view::{ChainView, Health, ViewReceiver};
 use freehold_core::money::{Amount, Rate};
-use freehold_core::order::{OrderState, Terms, order_id, salt};
-use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID};
+use freehold_core::order::{OrderState, order_id, salt};
+use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID, terms};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKENS: u128 = 1_000_000;
@@ -98,22 +98,7 @@ impl Party {
 
 fn stored(anvil: &Anvil, view: &ChainView, attempt: u32) -> StoredOrder {
     let spec = b"{\"kind\":\"TrainingTask\"}".to_vec();
-    let terms = Terms {
-        token: anvil.contracts.token,
-        maxPrice: TOKENS,
-        auditReserve: 0,
-        bond: 100_000,
-        noShowPenalty: 20_000,
-        bidBy: Uint::from(view.latest.block.timestamp + 60),
-        startWindow: Uint::from(300u64),
-        duration: Uint::from(3_600u64),
-        window: Uint::from(600u64),
-        holdbackBps: 2_000,
-        class: 0,
-        specHash: keccak256(&spec),
-        rulesHash: B256::ZERO,
-        origin: B256::ZERO,
-    };
+    let terms = terms(anvil.contracts.token, TOKENS, view.latest.block.timestamp + 60, &spec);
     StoredOrder { terms, salt: salt("uid", attempt), spec }
 }
 

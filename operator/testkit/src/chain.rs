@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, U256, address};
+use alloy::primitives::{Address, B256, U256, Uint, address, keccak256};
 use alloy::sol;
 use alloy::sol_types::SolCall;
+use freehold_core::order::Terms;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -41,6 +42,26 @@ pub const ACCOUNTS: [(Address, &str); 5] = [
 sol! {
     interface TestToken {
         function mint(address to, uint256 amount) external;
+    }
+}
+
+/// Terms that the Market takes, for tests that do not care which.
+pub fn terms(token: Address, price: u128, bid_by: u64, spec: &[u8]) -> Terms {
+    Terms {
+        token,
+        maxPrice: price,
+        auditReserve: 0,
+        bond: 100_000,
+        noShowPenalty: 20_000,
+        bidBy: Uint::from(bid_by),
+        startWindow: Uint::from(300u64),
+        duration: Uint::from(3_600u64),
+        window: Uint::from(600u64),
+        holdbackBps: 2_000,
+        class: 0,
+        specHash: keccak256(spec),
+        rulesHash: B256::ZERO,
+        origin: B256::ZERO,
     }
 }
 

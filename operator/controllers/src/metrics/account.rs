@@ -117,7 +117,7 @@ fn outbox(Sight { name, report, goals, now, .. }: &Sight<'_>) -> Vec<Sample> {
         let oldest = here().filter_map(age).max().unwrap_or(0).max(0);
         out.push(fig::OUTBOX_OLDEST.at(&[name, state], oldest as f64));
         for kind in fig::GOALS {
-            let count = here().filter(|goal| kind_of(goal) == *kind).count();
+            let count = here().filter(|goal| goal.spec.goal.name() == *kind).count();
             if count > 0 {
                 out.push(fig::OUTBOX.at(&[name, kind, state], count as f64));
             }
@@ -141,11 +141,6 @@ fn open_state(goal: &ChainTransaction) -> Option<&'static str> {
 }
 
 /// A goal that is newer than this list still counts.
-fn kind_of(goal: &ChainTransaction) -> &'static str {
-    let name = goal.spec.goal.name();
-    fig::GOALS.iter().copied().find(|known| *known == name).unwrap_or("other")
-}
-
 /// Why the goal is not reached yet.
 fn said(goal: &ChainTransaction) -> Option<&Condition> {
     conditions::find(conditions_of(goal), types::CONFIRMED).filter(|condition| condition.status == "False")

@@ -2,6 +2,7 @@
 //! say. Names of tasks, ids, addresses and URLs have no place in it: a label
 //! that anybody can fill makes as many series as he likes.
 
+use freehold_api::Goal;
 use freehold_core::order::OrderState;
 
 /// What a label may say.
@@ -88,28 +89,7 @@ pub const VERDICTS: &[&str] =
     &["good", "unasked", "unreachable", "limited", "wrong_chain", "stale", "lagging", "diverged", "unwitnessed"];
 pub const NONCES: &[&str] = &["Healthy", "Foreign", "Stuck", "Refused"];
 pub const PLACES: &[&str] = &["wallet", "ledger"];
-pub const GOALS: &[&str] = &[
-    "approve",
-    "placeOrder",
-    "acceptBid",
-    "cancelOrder",
-    "closeOrder",
-    "acceptResult",
-    "rejectResult",
-    "noShow",
-    "topUp",
-    "bid",
-    "unbid",
-    "reclaim",
-    "start",
-    "decline",
-    "deliver",
-    "settle",
-    "withdraw",
-    "register",
-    "void",
-    "other",
-];
+pub const GOALS: &[&str] = &Goal::NAMES;
 /// States of goals that are pursued; Waiting is Pending until the chain's clock, or depth, lets it go on.
 pub const OPEN: &[&str] = &["Pending", "Waiting", "Submitted", "Mined"];
 /// Why a goal waits on somebody; what is on its way, or waits its turn, is not among them.

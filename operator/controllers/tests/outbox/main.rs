@@ -13,15 +13,15 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{B256, U64, U256, Uint, keccak256};
+use alloy::primitives::{B256, U64, U256};
 use freehold_api::account::{Chain, ComputeAccountSpec, Confirmations, Role, SecretKey, SignerRef, Windows};
 use freehold_api::transaction::TransactionState;
 use freehold_api::{ChainTransaction, ComputeAccount, Goal, conditions};
 use freehold_chain::calldata::StoredOrder;
 use freehold_controllers::context::{Context, Roles, Settings, SystemClock};
 use freehold_controllers::{chain_transaction, compute_account, crossings, goals};
-use freehold_core::order::{Terms, order_id, salt};
-use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID, install_tls};
+use freehold_core::order::{order_id, salt};
+use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID, install_tls, terms};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
@@ -196,22 +196,7 @@ impl Site {
         let block = self.anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).await.expect("block");
         let now: U64 = serde_json::from_value(block["timestamp"].clone()).expect("timestamp");
         let spec = b"{}".to_vec();
-        let terms = Terms {
-            token: self.anvil.contracts.token,
-            maxPrice: TOKENS,
-            auditReserve: 0,
-            bond: 100_000,
-            noShowPenalty: 20_000,
-            bidBy: Uint::from(now.to::<u64>() + 300),
-            startWindow: Uint::from(300u64),
-            duration: Uint::from(3_600u64),
-            window: Uint::from(600u64),
-            holdbackBps: 2_000,
-            class: 0,
-            specHash: keccak256(&spec),
-            rulesHash: B256::ZERO,
-            origin: B256::ZERO,
-        };
+        let terms = terms(self.anvil.contracts.token, TOKENS, now.to::<u64>() + 300, &spec);
         let stored = StoredOrder { terms, salt: salt("uid", attempt), spec };
         (order_id(CHAIN_ID, self.anvil.contracts.market, ACCOUNTS[1].0, stored.salt), stored)
     }

@@ -1,12 +1,14 @@
 //! Every rule: what keeps it is signed, what breaks it is refused by its name.
 
-use alloy::primitives::{Bytes, TxKind, U256, Uint};
+use alloy::primitives::{Bytes, TxKind, U256};
 use alloy::sol_types::SolCall;
 use freehold_api::scalars::Bytes32;
 use freehold_chain::bindings::{Erc20, Market, ProviderRegistry, terms_to_contract};
 use freehold_core::access::Claims;
 use freehold_core::order::{Terms, order_id, salt};
 use proptest::prelude::*;
+
+use freehold_testkit::chain;
 
 use super::*;
 
@@ -53,22 +55,7 @@ fn policy() -> Policy {
 }
 
 fn terms() -> Terms {
-    Terms {
-        token: erc20(),
-        maxPrice: 3 * UNIT,
-        auditReserve: UNIT,
-        bond: 2 * UNIT,
-        noShowPenalty: 1,
-        bidBy: Uint::from(NOW + 300),
-        startWindow: Uint::from(300u64),
-        duration: Uint::from(3_600u64),
-        window: Uint::from(600u64),
-        holdbackBps: 2_000,
-        class: 0,
-        specHash: B256::ZERO,
-        rulesHash: B256::ZERO,
-        origin: B256::ZERO,
-    }
+    Terms { auditReserve: UNIT, bond: 2 * UNIT, noShowPenalty: 1, ..chain::terms(erc20(), 3 * UNIT, NOW + 300, b"{}") }
 }
 
 fn order(n: u32) -> B256 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy::consensus::TxEip1559;
-use alloy::primitives::{B256, TxKind, Uint, keccak256};
+use alloy::primitives::TxKind;
 use alloy::signers::local::PrivateKeySigner;
 use freehold_api::Goal;
 use freehold_chain::calldata::{StoredOrder, call_of};
@@ -12,8 +12,8 @@ use freehold_chain::reader::{ReaderConfig, spawn};
 use freehold_chain::rpc::{Depth, Rpc};
 use freehold_chain::signer::{SignRequest, Signer, Web3Signer};
 use freehold_chain::view::{ChainView, Health};
-use freehold_core::order::{Terms, order_id, salt};
-use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID};
+use freehold_core::order::{order_id, salt};
+use freehold_testkit::chain::{ACCOUNTS, Anvil, CHAIN_ID, terms};
 
 use crate::world::{Contracts, UNIT, World};
 
@@ -75,22 +75,7 @@ async fn order(anvil: &Anvil) -> (Goal, Option<StoredOrder>) {
     let block = anvil.rpc("eth_getBlockByNumber", serde_json::json!(["latest", false])).await.expect("block");
     let now: alloy::primitives::U64 = serde_json::from_value(block["timestamp"].clone()).expect("timestamp");
     let spec = b"{}".to_vec();
-    let terms = Terms {
-        token: anvil.contracts.token,
-        maxPrice: UNIT,
-        auditReserve: 0,
-        bond: 100_000,
-        noShowPenalty: 20_000,
-        bidBy: Uint::from(now.to::<u64>() + 300),
-        startWindow: Uint::from(300u64),
-        duration: Uint::from(3_600u64),
-        window: Uint::from(600u64),
-        holdbackBps: 2_000,
-        class: 0,
-        specHash: keccak256(&spec),
-        rulesHash: B256::ZERO,
-        origin: B256::ZERO,
-    };
+    let terms = terms(anvil.contracts.token, UNIT, now.to::<u64>() + 300, &spec);
     let stored = StoredOrder { terms, salt: salt("uid", 0), spec };
     let id = order_id(CHAIN_ID, anvil.contracts.market, ACCOUNTS[1].0, stored.salt);
     (Goal::PlaceOrder { order_id: id.to_string().into(), order: "order".into() }, Some(stored))

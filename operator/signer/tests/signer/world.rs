@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alloy::consensus::TxEip1559;
-use alloy::primitives::{Address, B256, TxKind, U256, Uint};
+use alloy::primitives::{Address, B256, TxKind, U256};
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolCall;
 use freehold_api::Goal;
@@ -197,19 +197,8 @@ pub fn request(asked: &SignTransaction) -> SignRequest<'_> {
 
 fn terms(tokens: u128) -> Terms {
     Terms {
-        token: CONTRACTS.token,
-        maxPrice: tokens * UNIT,
-        auditReserve: 0,
         bond: UNIT,
         noShowPenalty: 1,
-        bidBy: Uint::from(NOW + 300),
-        startWindow: Uint::from(300u64),
-        duration: Uint::from(3_600u64),
-        window: Uint::from(600u64),
-        holdbackBps: 2_000,
-        class: 0,
-        specHash: B256::ZERO,
-        rulesHash: B256::ZERO,
-        origin: B256::ZERO,
+        ..freehold_testkit::chain::terms(CONTRACTS.token, tokens * UNIT, NOW + 300, b"{}")
     }
 }

@@ -44,6 +44,18 @@ impl Amount {
         padded.parse().map(Self).map_err(|_| Error::TooLarge { text: text.to_owned() })
     }
 
+    /// What a limit in whole tokens allows: rounded down where the token is coarser. One that cannot be read allows
+    /// nothing, since the other way round it would not limit.
+    pub fn limit(text: &str, decimals: u8) -> Self {
+        match text.split_once('.') {
+            Some((whole, fraction)) if fraction.len() > usize::from(decimals) && fraction.is_ascii() => {
+                let kept = format!("{whole}.{}", &fraction[..usize::from(decimals)]);
+                Self::parse(kept.trim_end_matches('.'), decimals).unwrap_or(Self::ZERO)
+            }
+            _ => Self::parse(text, decimals).unwrap_or(Self::ZERO),
+        }
+    }
+
     /// Whole tokens without needless zeros.
     pub fn format(self, decimals: u8) -> String {
         let digits = format!("{:0>width$}", self.0, width = usize::from(decimals) + 1);
@@ -120,6 +132,16 @@ mod tests {
     #[test]
     fn a_bid_may_name_any_rate() {
         assert!(Rate(u128::MAX).hourly() > Rate(1 << 100).hourly());
+    }
+
+    #[test]
+    fn a_limit_rounds_down_and_one_that_cannot_be_read_allows_nothing() {
+        assert_eq!(Amount::limit("1.25", 6), Amount(1_250_000));
+        assert_eq!(Amount::limit("1.2345678", 6), Amount(1_234_567));
+        assert_eq!(Amount::limit("0.0000001", 6), Amount::ZERO);
+        assert_eq!(Amount::limit("7.9", 0), Amount(7));
+        assert_eq!(Amount::limit("much", 6), Amount::ZERO);
+        assert_eq!(Amount::limit("999999999999", 36), Amount::ZERO);
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn period(caps: &Caps) -> u64 {
 }
 
 fn fees_left(caps: &Caps, objects: &[Arc<ChainTransaction>], now: Timestamp) -> Option<u128> {
-    let cap = Amount::parse(caps.fees.as_ref()?.as_str(), COIN_DECIMALS).ok()?;
+    let cap = Amount::limit(caps.fees.as_ref()?.as_str(), COIN_DECIMALS);
     let since = now.as_second().saturating_sub(i64::try_from(period(caps)).unwrap_or(i64::MAX));
     let recent =
         |object: &&Arc<ChainTransaction>| object.creation_timestamp().is_some_and(|time| time.0.as_second() >= since);
@@ -207,7 +207,7 @@ fn fees_left(caps: &Caps, objects: &[Arc<ChainTransaction>], now: Timestamp) -> 
 
 /// Orders whose time for bids ended within the period, or is to come: what they hold, or cost.
 fn tokens_left(caps: &Caps, view: &ChainView, now: Timestamp) -> Option<Amount> {
-    let cap = Amount::parse(caps.tokens.as_ref()?.as_str(), view.decimals).ok()?;
+    let cap = Amount::limit(caps.tokens.as_ref()?.as_str(), view.decimals);
     let since = u64::try_from(now.as_second()).unwrap_or(0).saturating_sub(period(caps));
     let spent: Amount = view
         .latest

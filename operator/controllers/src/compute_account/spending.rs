@@ -51,7 +51,7 @@ fn with_headroom(needed: Amount) -> Amount {
 /// What a period may take at most; more is not approved, however much is asked for.
 fn cap(account: &ComputeAccount, view: &ChainView) -> Amount {
     let cap = account.spec.caps.as_ref().and_then(|caps| caps.tokens.as_ref());
-    cap.and_then(|tokens| Amount::parse(tokens.as_str(), view.decimals).ok()).unwrap_or(Amount(u128::MAX))
+    cap.map_or(Amount(u128::MAX), |tokens| Amount::limit(tokens.as_str(), view.decimals))
 }
 
 /// A provider's standing bids lock and free the same bonds over and over: they stay in the ledger.

@@ -129,7 +129,7 @@ fn spent(budget: &caches::Budget, entries: &[Entry], decimals: u8, now: Timestam
     let sums = sums(entries, &budget.namespace, budget.spec.period.as_str(), now);
     metrics::work::Budget {
         name: format!("{}/{}", budget.namespace, budget.name),
-        limit: Amount::parse(budget.spec.limit.as_str(), decimals).unwrap_or_default(),
+        limit: Amount::limit(budget.spec.limit.as_str(), decimals),
         used: sums.committed.saturating_add(sums.spent),
     }
 }

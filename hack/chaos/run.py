@@ -193,6 +193,7 @@ def main():
 def judge(world, before, log, tasks, recorded):
     foreign, why_foreign = sums.foreign_ended(world)
     world.end_stranger()
+    sums.rest(world)
     torn, why_torn = sums.torn_down(world)
     orphans, left = sums.orphans(before)
     after = sums.Books(world)

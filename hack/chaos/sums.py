@@ -34,6 +34,13 @@ class Books:
         self.held = self.market - self.burned - sum(self.free.values())
 
 
+def rest(world, seconds=90):
+    """Waits until the tenant's refunds are withdrawn; what is not by then is told by the sum."""
+    end = time.monotonic() + seconds
+    while free(world.addresses["tenant"]) and time.monotonic() < end:
+        time.sleep(1)
+
+
 def orders_since(block):
     """Id, block and salt of the orders placed after this block."""
     logs = rpc("eth_getLogs", {"address": lib.deployment("market"), "fromBlock": hex(block + 1), "topics": [topic("Ordered")]})

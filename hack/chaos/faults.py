@@ -11,7 +11,7 @@ mend when it goes on. What it yields says whether the harm was met: an injection
 import signal
 import time
 
-from world import NAMESPACE, SIDES, end, head, lib, patient, pid_of, processes, release_process, restart, rpc
+from world import DEEPEST, NAMESPACE, SIDES, end, head, lib, patient, pid_of, processes, release_process, restart, rpc
 
 
 # ------------------------------------------------------------------------------------------------- one endpoint
@@ -334,7 +334,7 @@ CHAIN = [
     ("fee spike", 3, endpoints({"feeSpike": {"times": 30}}, (6, 10))),
     ("base fee rises", 3, base_fee),
     ("reorganisation, shallow", 6, reorganise(1, 2)),
-    ("reorganisation, beyond the confirmed depth", 4, reorganise(4, 6)),
+    ("reorganisation, beyond the confirmed depth", 4, reorganise(4, DEEPEST)),
     ("mempool drops", 6, drop_transactions),
     ("foreign transaction", 3, foreign_transaction),
     ("chain stands still", 2, no_blocks),

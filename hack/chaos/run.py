@@ -200,7 +200,7 @@ def judge(world, before, log, tasks, recorded):
     orders = sums.orders_since(before.block)
     audits = sums.reports(orders)
     lost, why_lost = sums.lost(world, before, after, audits)
-    stranded, why_stranded = sums.stranded(before, after, audits)
+    stranded, why_stranded = sums.stranded(after, audits)
     own = [order for order in orders if order[0] != world.stranger]
     doubled, why_doubled = sums.double_funded(own, audits, tasks)
     unrecorded, why_unrecorded = sums.unrecorded(world, before, recorded)

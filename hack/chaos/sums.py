@@ -30,8 +30,7 @@ class Books:
         self.market = balance(lib.deployment("market"))
         self.burned = free(BURN)
         self.leases = set(leases())
-        # In orders and bonds; what was there before the faults is not their doing.
-        self.held = self.market - self.burned - sum(self.free.values())
+        self.held = self.market - self.burned - sum(self.free.values())  # in orders and bonds
 
 
 def rest(world, seconds=90):
@@ -77,11 +76,11 @@ def lost(world, before, after, audits):
     return missing, findings
 
 
-def stranded(before, after, audits):
+def stranded(after, audits):
     """Money that waits in the Market although nothing holds it there any more."""
     findings = [f"order {order} is still {report.get('state')}" for order, report in audits.items()
                 if report.get("state") not in SETTLED]
-    units = after.held - before.held
+    units = after.held
     if units:
         findings.append(f"the Market holds {units} units in orders and bonds")
     units += after.free["tenant"]

@@ -21,6 +21,7 @@ SIDES = {"tenant": (lib.TENANT_NS, "team-a"), "provider": (lib.PROVIDER_NS, "pro
 HOST = "10.101.0.1"
 ENDPOINTS = [f"{HOST}:{port}" for port in (18545, 18546, 18547)]
 POINTS = pathlib.Path("/var/lib/freehold-dev/chaos")
+DEEPEST = 6  # blocks that a reorganisation takes back at most
 STORE = "/var/lib/freehold-dev/gateway-store"
 TERMS = "(address,uint128,uint128,uint128,uint128,uint40,uint40,uint40,uint40,uint16,uint8,bytes32,bytes32,bytes32)"
 STATES = ["None", "Open", "Awaiting", "Running", "Delivered", "Cancelled", "Declined", "NoShow", "Closed", "Accepted",
@@ -58,6 +59,12 @@ def balance(account):
 
 def free(account):
     return int(call("market", "free(address,address)(uint128)", lib.deployment("token"), account))
+
+
+def held():
+    """Units in orders and bonds: neither burned nor free."""
+    accounts = [lib.get("computeaccount", account)["status"]["address"] for _, account in SIDES.values()]
+    return balance(lib.deployment("market")) - sum(map(free, [BURN, *accounts]))
 
 
 def topic(event):
@@ -155,6 +162,14 @@ class World:
         lib.namespace_for(NAMESPACE, "team-a")
         lib.kubectl("-n", NAMESPACE, "patch", "computebudget", "team-a", "--type=merge", "-p",
                     json.dumps({"spec": {"limit": limit}}))
+        self.settle_old()
+
+    def settle_old(self):
+        """Orders of before, such as a result that waits for its tenant, come to their end: what they move while the
+        faults strike would look like the faults' doing."""
+        if held():
+            rpc("evm_increaseTime", 3600)
+            lib.until("the Market holds nothing in orders of before (make down forgets them)", lambda: held() == 0, 180)
 
     # ------------------------------------------------------------------------------------------ endpoints
 
@@ -201,6 +216,8 @@ class World:
     def place_stranger(self):
         """An order with the tenant's key and another origin, as after a backup was restored elsewhere."""
         self.place(b'{"of":"another cluster"}', "0x" + "ee" * 32)
+        placed = head()
+        lib.until("no reorganisation reaches it", lambda: head() > placed + DEEPEST, 60)
 
     def place_like(self, order):
         """The same order again with the tenant's key, for whoever bids on such orders."""

@@ -26,6 +26,7 @@ STORE = "/var/lib/freehold-dev/gateway-store"
 TERMS = "(address,uint128,uint128,uint128,uint128,uint40,uint40,uint40,uint40,uint16,uint8,bytes32,bytes32,bytes32)"
 STATES = ["None", "Open", "Awaiting", "Running", "Delivered", "Cancelled", "Declined", "NoShow", "Closed", "Accepted",
           "Rejected"]
+DISPLACED = {"status": "displaced"}
 BURN = "0x000000000000000000000000000000000000dEaD"
 
 
@@ -51,6 +52,12 @@ def head():
 def call(contract, signature, *arguments):
     done = lib.sh("cast", "call", "--rpc-url", lib.RPC, lib.deployment(contract), signature, *arguments)
     return done.stdout.split()[0]
+
+
+def outcome(transaction):
+    """Its receipt; DISPLACED where the node no longer knows it, for another transaction has its nonce."""
+    receipt = rpc("eth_getTransactionReceipt", transaction)
+    return receipt or (DISPLACED if rpc("eth_getTransactionByHash", transaction) is None else None)
 
 
 def balance(account):
@@ -240,11 +247,20 @@ class World:
             self.send(f"cancel(bytes32,{TERMS})", self.stranger, self.terms)
 
     def send(self, signature, *arguments):
-        done = lib.sh("cast", "send", "--rpc-url", lib.RPC, "--unlocked", "--from", self.addresses["tenant"], "--json",
-                      lib.deployment("market"), signature, *arguments)
-        sent = json.loads(done.stdout)
-        self.foreign.add(sent["transactionHash"])
-        return sent
+        """A call of the Market with the tenant's key. The operator uses the key as well and may have its transaction
+        mined at the nonce that this one got: then it is sent again."""
+        data = lib.sh("cast", "calldata", signature, *arguments).stdout.strip()
+        call = {"from": self.addresses["tenant"], "to": lib.deployment("market"), "data": data}
+        for _ in range(5):
+            sent = rpc("eth_sendTransaction", call)
+            self.foreign.add(sent)
+            receipt = lib.until(f"{signature.split('(')[0]} is mined or displaced", lambda: outcome(sent), 60)
+            if receipt is DISPLACED:
+                continue
+            if receipt["status"] != "0x1":
+                raise lib.Failed(f"{signature} reverted in {sent}")
+            return receipt
+        raise lib.Failed(f"{signature}: displaced five times by transactions of the operator")
 
     def state_of(self, order):
         data = lib.sh("cast", "calldata", "orderOf(bytes32)", order).stdout.strip()

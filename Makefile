@@ -42,7 +42,7 @@ demo: ## the whole story on this machine; ends in a table
 test: ## all tests but the journey of devices, one summary line
 	@hack/test.sh
 
-journeys: ## the long journeys on the demo's cluster: devices sold and lost; a signer that holds the key
+journeys: ## the long journeys on the demo's cluster: devices, a signer that holds the key, a second cluster that dies, a blind hour
 	@hack/journeys.sh
 
 chaos: ## faults of some 45 kinds while tasks run (CHAOS_MINUTES, SEED); no money and no work may be lost

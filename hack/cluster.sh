@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real Kubernetes node on this machine. Usage: hack/cluster.sh up|down|mend|purge|status|load-image ARCHIVE
+# A real Kubernetes node on this machine. Usage: hack/cluster.sh up|down|mend|kill|purge|status|load-image ARCHIVE
+# With CLUSTER=far a second one beside the first, in a network of its own (hack/cluster/apart.sh).
 # `up` can be repeated; after a crash it clears what is left and starts anew. `down` leaves no process,
 # mount, cgroup, bridge or rule behind and keeps images; `purge` removes those too.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -11,6 +12,8 @@ source "$HACK/cluster/pki.sh"
 source "$HACK/cluster/config.sh"
 # shellcheck source=cluster/node.sh
 source "$HACK/cluster/node.sh"
+# shellcheck source=cluster/apart.sh
+source "$HACK/cluster/apart.sh"
 
 export RESUME="hack/cluster.sh up"
 PROCESSES=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd netpol kubelet kube-proxy)
@@ -25,6 +28,7 @@ up() {
   remains && down
   pki
   configuration
+  if is_apart; then uplink; fi
   network
   cgroups
   rm -f "$STATE"/logs/audit*.log # one cluster, one story
@@ -124,8 +128,8 @@ mend() {
 
 # Workloads first, while there still is a runtime to end them; then what they stood on.
 down() {
-  [[ $CLUSTER == dev ]] || return 0
-  "$HACK/chain.sh" down
+  [[ $CLUSTER != existing ]] || return 0
+  if [[ $CLUSTER == dev ]]; then "$HACK/chain.sh" down; fi
   # Asked before anything is removed: what other Kubernetes of the machine has too is ours only if we were up.
   local shared=
   if remains; then shared=shared; fi
@@ -169,12 +173,17 @@ status() {
   say "export KUBECONFIG=$STATE/kubeconfig"
 }
 
+if is_apart && [[ -z ${FREEHOLD_APART:-} ]]; then
+  apart "$@"
+  exit
+fi
 case ${1:-} in
-  up) stages 1; stage "cluster up" 0:20 locked cluster up ;;
-  down) stages 1; RESUME="hack/cluster.sh down" stage "cluster down" 0:06 locked cluster down ;;
-  purge) locked cluster purge ;;
+  up) stages 1; stage "cluster up" 0:20 locked "cluster-$OURS" up ;;
+  down) stages 1; RESUME="hack/cluster.sh down" stage "cluster down" 0:06 locked "cluster-$OURS" down ;;
+  purge) locked "cluster-$OURS" purge ;;
   status) status ;;
-  mend) locked cluster mend ;;
+  mend) locked "cluster-$OURS" mend ;;
+  kill) end_strays ;; # as a machine does that loses its power
   load-image) [[ -f ${2:-} ]] || die "which archive? usage: hack/cluster.sh load-image ARCHIVE"; load_image "$2" ;;
-  *) die "usage: hack/cluster.sh up|down|mend|purge|status|load-image ARCHIVE" ;;
+  *) die "usage: hack/cluster.sh up|down|mend|kill|purge|status|load-image ARCHIVE" ;;
 esac

@@ -4,7 +4,8 @@
 # Usage: hack/gpu.sh up|down
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-GPU=/var/lib/freehold-dev/gpu
+GPU=/var/lib/freehold-${CLUSTER/existing/dev}/gpu
+export FREEHOLD_FAKE_NVML_STATE=$GPU/state.json
 CRATE=$HACK/fake-nvml
 PROFILE=${GPU_PROFILE:-two-h100}
 

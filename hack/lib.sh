@@ -8,12 +8,16 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/freehold
 LOGS=$CACHE/logs
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 export PATH=$CACHE/bin:$PATH
-CLUSTER=${CLUSTER:-dev} # or "existing": the current kube context, and REGISTRY= for images
-[[ $CLUSTER == dev || $CLUSTER == existing ]] || {
-  echo "error: CLUSTER is \"$CLUSTER\"; use dev or existing" >&2
-  exit 1
-}
-if [[ $CLUSTER == dev ]]; then export KUBECONFIG=$CACHE/clusters/dev/kubeconfig; fi
+# dev; far: a second one beside it; existing: the current kube context, and REGISTRY= for images
+CLUSTER=${CLUSTER:-dev}
+case $CLUSTER in
+  dev | far) export KUBECONFIG=$CACHE/clusters/$CLUSTER/kubeconfig ;;
+  existing) ;;
+  *)
+    echo "error: CLUSTER is \"$CLUSTER\"; use dev, far or existing" >&2
+    exit 1
+    ;;
+esac
 mkdir -p "$LOGS" "$CACHE/bin" "$CACHE/locks"
 # shellcheck source=versions.sh
 source "$HACK/versions.sh"

@@ -2,9 +2,10 @@
 # Long-lived processes of the development environment: started apart from the terminal, found again by a
 # mark in their environment, so a recycled process number is never mistaken for one of ours. Sourced.
 
-STATE=$CACHE/clusters/dev # what the user may look at: keys, kubeconfig, logs
-SHORT=/var/lib/freehold-dev # short paths: a socket's may not exceed 107 bytes
-MARK=FREEHOLD_CLUSTER=dev
+OURS=${CLUSTER/existing/dev} # beside an existing cluster too there are a chain and images
+STATE=$CACHE/clusters/$OURS # what the user may look at: keys, kubeconfig, logs
+SHORT=/var/lib/freehold-$OURS # short paths: a socket's may not exceed 107 bytes
+MARK=FREEHOLD_CLUSTER=$OURS
 
 # start NAME COMMAND…: unless it runs already. Its output goes to a log of its own.
 start() {

@@ -1,17 +1,20 @@
 # shellcheck shell=bash
 # The node's own parts: network, cgroups, runtime, kubelet, and how each is removed. Sourced by cluster.sh.
 
-NODE=freehold-node
+case $CLUSTER in
+  far) NODE=freehold-far PODS=10.111 SERVICES=10.112 ;;
+  *) NODE=freehold-node PODS=10.101 SERVICES=10.102 ;;
+esac
 BRIDGE=fh0
-NODE_IP=10.101.0.1 # the API server and every other program of the cluster listen here and nowhere else
-POD_CIDR=10.101.0.0/16
-SERVICE_CIDR=10.102.0.0/16
-API_SERVICE_IP=10.102.0.1
-DNS_IP=10.102.0.10
+NODE_IP=$PODS.0.1 # the API server and every other program of the cluster listen here and nowhere else
+POD_CIDR=$PODS.0.0/16
+SERVICE_CIDR=$SERVICES.0.0/16
+API_SERVICE_IP=$SERVICES.0.1
+DNS_IP=$SERVICES.0.10
 API=https://$NODE_IP:6443
 ETCD=http://127.0.0.1:23790 # without TLS, so where no pod can reach it
 ETCD_PEER=http://127.0.0.1:23800
-CGROUP=freehold-dev
+CGROUP=freehold-$OURS
 CONTAINERD=$SHORT/containerd.sock
 NETPOL=$SHORT/netpol.sock
 
@@ -129,13 +132,13 @@ end_containers() {
 # What is still in our cgroups or bears our mark, shims among it: also when the files that named it are lost.
 end_strays() {
   local pid folder
+  for folder in $(grep -lzx "$MARK" /proc/[0-9]*/environ 2>/dev/null); do
+    pid=${folder//[^0-9]/}
+    kill -9 "$pid" 2>/dev/null || true
+  done
   for folder in $(cgroup_folders); do
     find "$folder" -name cgroup.procs -exec cat {} + 2>/dev/null
   done | sort -u | while read -r pid; do
-    kill -9 "$pid" 2>/dev/null || true
-  done
-  for folder in $(grep -lzx "$MARK" /proc/[0-9]*/environ 2>/dev/null); do
-    pid=${folder//[^0-9]/}
     kill -9 "$pid" 2>/dev/null || true
   done
 }

@@ -86,9 +86,13 @@ pub struct Chain {
     pub windows: Windows,
 }
 
-/// Default windows of orders (design: protocol, section 7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Default windows of orders (design: protocol, section 7), and of what is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("duration(self.silence) >= duration('30s')", "silence must be at least 30s: a gateway that restarts is not gone"),
+    validation = ("duration(self.orphans) >= duration('30s')", "orphans must be at least 30s: a task that is restored is not lost"),
+)]
 pub struct Windows {
     /// How long providers may bid.
     pub bids: GoDuration,
@@ -96,11 +100,28 @@ pub struct Windows {
     pub start: GoDuration,
     /// How long the tenant may look at a result.
     pub review: GoDuration,
+    /// A provider whose gateway does not answer for so long is taken for gone: its lease is closed, and the task is
+    /// leased elsewhere.
+    #[serde(default = "ten_minutes")]
+    pub silence: GoDuration,
+    /// An order of this cluster that has had no task for so long, as when a finalizer was forced off, is ended.
+    #[serde(default = "ten_minutes")]
+    pub orphans: GoDuration,
+}
+
+fn ten_minutes() -> GoDuration {
+    "10m".into()
 }
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { bids: "2m".into(), start: "30m".into(), review: "24h".into() }
+        Self {
+            bids: "2m".into(),
+            start: "30m".into(),
+            review: "24h".into(),
+            silence: ten_minutes(),
+            orphans: ten_minutes(),
+        }
     }
 }
 

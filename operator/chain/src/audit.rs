@@ -8,12 +8,14 @@ use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::SolEventInterface;
 use freehold_core::audit::{Entry, Event, Report, Settlement, audit};
 use freehold_core::money::Amount;
-use freehold_core::order::{OrderState, order_id};
+use freehold_core::order::{OrderState, order_id, salt};
 
 use crate::bindings::market::Market::{self, MarketEvents};
 use crate::bindings::{slot_of_contract, terms_of_contract};
 use crate::rpc::{self, Rpc};
 
+/// Attempts of a task whose orders are looked for.
+const ATTEMPTS: u32 = 1024;
 /// Blocks asked for at once: what public endpoints take.
 const RANGE: u64 = 9_000;
 
@@ -27,6 +29,8 @@ pub enum Error {
     NoBlock { number: u64 },
     #[error("no order {id} on Market {market}: check the id, the Market's address and the chain")]
     UnknownOrder { id: B256, market: Address },
+    #[error("{tenant} placed no order for a task of uid {uid}: check the uid (metadata.uid) and the tenant's address")]
+    UnknownTask { uid: String, tenant: Address },
     #[error("{market} is no Freehold Market: {reason}")]
     NotMarket { market: Address, reason: String },
     #[error("the contract names state {state}, which this version does not know")]
@@ -85,6 +89,17 @@ impl Auditor {
     pub async fn orders_of_provider(&self, account: Address) -> Result<BTreeSet<B256>, Error> {
         let filter = Filter::new().event_signature(<Market::Leased as alloy::sol_types::SolEvent>::SIGNATURE_HASH);
         self.ids(filter.topic2(account.into_word())).await
+    }
+
+    /// Orders that `tenant` placed for the task of this uid, attempt by attempt.
+    pub async fn orders_of_task(&self, tenant: Address, uid: &str) -> Result<Vec<B256>, Error> {
+        let placed = self.orders_of_tenant(tenant).await?;
+        let id = |attempt| order_id(self.chain_id, self.market, tenant, salt(uid, attempt));
+        let found: Vec<B256> = (0..ATTEMPTS).map(id).filter(|id| placed.contains(id)).collect();
+        if found.is_empty() {
+            return Err(Error::UnknownTask { uid: uid.to_owned(), tenant });
+        }
+        Ok(found)
     }
 
     async fn ids(&self, filter: Filter) -> Result<BTreeSet<B256>, Error> {

@@ -32,6 +32,14 @@ pub struct Args {
 enum What {
     /// One lease (or order), by its id.
     Lease { id: B256 },
+    /// Every order of one task, and what the attempts cost that came to nothing.
+    Task {
+        /// The task's metadata.uid.
+        uid: String,
+        /// The account that paid.
+        #[arg(long)]
+        tenant: Address,
+    },
     /// Every order that an account placed.
     Tenant { address: Address },
     /// Every lease that an account held as provider.
@@ -71,6 +79,12 @@ pub async fn run(args: &Args) -> Result<(), Error> {
             reports.push(auditor.order(*id).await?);
             true
         }
+        What::Task { uid, tenant } => {
+            for id in auditor.orders_of_task(*tenant, uid).await? {
+                reports.push(auditor.order(id).await?);
+            }
+            false
+        }
         What::Tenant { address } => {
             for id in auditor.orders_of_tenant(*address).await? {
                 reports.push(auditor.order(id).await?);
@@ -85,6 +99,9 @@ pub async fn run(args: &Args) -> Result<(), Error> {
         }
     };
     print(&render(args.output, &reports, single)?);
+    if let (What::Task { .. }, Output::Table) = (&args.what, args.output) {
+        print(&detour(&reports));
+    }
     let off: Vec<&Report> = reports.iter().filter(|report| !report.findings.is_empty()).collect();
     match off.first() {
         None => Ok(()),
@@ -169,4 +186,13 @@ fn summary(reports: &[Report]) -> String {
         );
     }
     out
+}
+
+/// What a task paid for work whose result it has, and for leases that were lost before.
+fn detour(reports: &[Report]) -> String {
+    let paid = |accepted: bool| {
+        let chosen = reports.iter().filter(|report| (report.state == "Accepted") == accepted);
+        chosen.map(|report| report.totals.paid.parse::<u128>().unwrap_or_default()).sum::<u128>()
+    };
+    format!("\npaid for the accepted result: {}; for attempts without one: {}", paid(true), paid(false))
 }

@@ -127,6 +127,7 @@ fn account(shared: &Shared, spec: &TaskSpecView) -> Option<Result<Account, Claim
             allows_http: false,
         }),
         origin: order::origin(&settings.cluster_uid),
+        silence: window(found.chain.windows.silence.as_str()),
     }))
 }
 

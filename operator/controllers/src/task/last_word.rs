@@ -6,7 +6,7 @@ use freehold_api::conditions::{Claim, types};
 use freehold_core::order::OrderState;
 use freehold_core::wire::LeaseReport;
 
-use super::leasing::{SILENCE, newer_checkpoint, older_than, since};
+use super::leasing::{newer_checkpoint, older_than, silence, since};
 use super::observed::{Observed, Report};
 use super::plan::{Effect, Intent, Plan};
 use super::reasons::running;
@@ -23,19 +23,20 @@ pub fn awaited(o: &Observed, state: Option<OrderState>) -> Option<String> {
     }
     let lost_for = |seconds| older_than(o, since(o, types::LEASED, "False"), seconds);
     match &o.report {
-        Report::Says(_) | Report::Unreachable(_) if lost_for(SILENCE) => None,
+        Report::Says(_) | Report::Unreachable(_) if lost_for(o.silence()) => None,
         Report::Says(report) => match newer_checkpoint(o) {
             Some(note) => {
-                Some(format!("its checkpoint of step {} is being fetched, for ten minutes at most", note.step))
+                Some(format!("its checkpoint of step {} is being fetched, for {} at most", note.step, silence(o)))
             }
             None => (!is_final(o, report) && !lost_for(STOPPING))
                 .then(|| "the provider is given the time to save the last checkpoint".to_owned()),
         },
         // A gateway that was silent before the loss has had its time.
-        Report::Unreachable(_) if older_than(o, since(o, types::RUNNING, "False"), SILENCE) => None,
+        Report::Unreachable(_) if older_than(o, since(o, types::RUNNING, "False"), o.silence()) => None,
         Report::Unreachable(why) => Some(format!(
-            "its gateway, which knows how the work ended, does not answer: {}. It is tried for ten minutes",
-            why.trim_end_matches('.')
+            "its gateway, which knows how the work ended, does not answer: {}. It is tried for {}",
+            why.trim_end_matches('.'),
+            silence(o)
         )),
         Report::NotServed | Report::NotAsked => None,
     }

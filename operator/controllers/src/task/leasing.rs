@@ -7,6 +7,7 @@ use freehold_api::conditions::{self, Claim, types};
 use freehold_api::task::DeletionPolicy;
 use freehold_api::transaction::TransactionState;
 use freehold_core::order::{Order, OrderState};
+use freehold_core::units::go_duration;
 use freehold_core::wire::LeaseReport;
 
 use super::choose::{self, Choice, choose};
@@ -20,8 +21,6 @@ use super::reasons::{failed, funded, leased, running};
 const CHECKPOINT_GRACE: i64 = 60;
 /// How long the provider is given to close a lease whose work has ended: its closing costs the tenant less.
 const CLOSE_GRACE: i64 = 60;
-/// A gateway that does not answer for so long is taken for gone.
-pub(super) const SILENCE: i64 = 600;
 
 pub fn open(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, plan: &mut Plan) {
     plan.soon();
@@ -181,8 +180,9 @@ fn progress(o: &Observed) -> Claim {
             types::RUNNING,
             running::PROVIDER_UNREACHABLE,
             format!(
-                "The provider's gateway does not answer: {}. The lease goes on; it is closed after ten minutes of silence.",
-                why.trim_end_matches('.')
+                "The provider's gateway does not answer: {}. The lease goes on; it is closed after {} of silence.",
+                why.trim_end_matches('.'),
+                silence(o)
             ),
         ),
         Report::Says(report) => match &report.exit {
@@ -203,10 +203,17 @@ fn progress(o: &Observed) -> Claim {
         Report::NotServed => Claim::no(
             types::RUNNING,
             running::PROVIDER_UNREACHABLE,
-            "The provider's gateway does not know the lease any more. It is closed after ten minutes of this.",
+            format!(
+                "The provider's gateway does not know the lease any more. It is closed after {} of this.",
+                silence(o)
+            ),
         ),
         Report::NotAsked => Claim::yes(types::RUNNING, running::RUNNING, "The provider works, and time is paid."),
     }
+}
+
+pub(super) fn silence(o: &Observed) -> String {
+    go_duration(u64::try_from(o.silence()).unwrap_or_default())
 }
 
 /// Reasons of strangers never become reasons of conditions unless they are known.
@@ -251,7 +258,7 @@ fn ended(o: &Observed, order: &Order) -> bool {
     let stopped = since(o, types::RUNNING, "False");
     let overdue = o.chain_now() > order.slot.end_at + u64::try_from(CLOSE_GRACE).unwrap_or_default();
     let exited = o.report.says().is_some_and(|r| r.exit.is_some()) && older_than(o, stopped, CLOSE_GRACE);
-    let silent = matches!(o.report, Report::Unreachable(_) | Report::NotServed) && older_than(o, stopped, SILENCE);
+    let silent = matches!(o.report, Report::Unreachable(_) | Report::NotServed) && older_than(o, stopped, o.silence());
     overdue || exited || silent
 }
 

@@ -118,6 +118,8 @@ pub struct Account {
     pub chain: ChainFacts,
     /// Marks the orders of this cluster.
     pub origin: B256,
+    /// Seconds after which a gateway that does not answer is taken for gone.
+    pub silence: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -159,6 +161,12 @@ impl Observed {
 
     pub fn unix_now(&self) -> u64 {
         u64::try_from(self.now.as_second()).unwrap_or_default()
+    }
+
+    /// Seconds after which a gateway that does not answer is taken for gone. Without an account nothing is.
+    pub fn silence(&self) -> i64 {
+        let known = self.account.as_ref().ok().and_then(|account| i64::try_from(account.silence).ok());
+        known.unwrap_or(i64::MAX)
     }
 
     pub fn limits(&self) -> Option<&Limits> {

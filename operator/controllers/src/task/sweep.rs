@@ -20,9 +20,7 @@ use super::stored::StoredOrder;
 use super::{Error, Shared};
 use crate::goals;
 
-const EVERY: Duration = Duration::from_secs(60);
-/// A task that has been missing for so long is not coming back.
-const MISSING_SECONDS: u64 = 600;
+const EVERY: Duration = Duration::from_secs(20);
 /// Records are kept as long as a budget may count them, and at least this long.
 const LEAST_KEEP: u64 = 30 * 86_400;
 
@@ -43,6 +41,8 @@ pub struct Floor<'a> {
     pub failed: &'a BTreeSet<B256>,
     /// UIDs of all tasks that exist.
     pub tasks: &'a BTreeSet<String>,
+    /// Seconds after which a task that is missing is not coming back.
+    pub patience: u64,
     /// Seconds that records of settled orders are kept.
     pub keep: u64,
     /// Unix seconds.
@@ -67,7 +67,7 @@ pub fn sweep(floor: &Floor<'_>, missing: &mut BTreeMap<B256, u64>) -> Vec<Sweep>
 }
 
 fn act(floor: &Floor<'_>, id: &B256, stored: Option<&StoredOrder>, since: u64) -> Option<Sweep> {
-    let due = floor.now.saturating_sub(since) >= MISSING_SECONDS;
+    let due = floor.now.saturating_sub(since) >= floor.patience;
     match ledger::stage(stored, id, floor.view, floor.failed) {
         Stage::Live(_) if due => {
             // Deadlines are judged by the chain's clock, not by ours.
@@ -100,8 +100,8 @@ async fn pass(shared: &Shared, missing: &mut BTreeMap<String, BTreeMap<B256, u64
     let failed = shared.caches.failed_placements();
     let mut orphans = 0;
     for account in shared.caches.account_names() {
-        let serves = shared.caches.accounts.get(&account).is_some_and(|spec| serves(&spec, &settings.release));
-        let Some(view) = shared.ctx.views.get(&account).filter(|_| serves) else { continue };
+        let spec = shared.caches.accounts.get(&account).filter(|spec| serves(spec, &settings.release));
+        let (Some(spec), Some(view)) = (spec, shared.ctx.views.get(&account)) else { continue };
         let stored = shared.caches.orders.filter_map(|s| (s.account == account).then(|| s.clone()));
         let floor = Floor {
             stored: &stored,
@@ -109,6 +109,7 @@ async fn pass(shared: &Shared, missing: &mut BTreeMap<String, BTreeMap<B256, u64
             origin: order::origin(&settings.cluster_uid),
             failed: &failed,
             tasks: &tasks,
+            patience: units::seconds(spec.chain.windows.orphans.as_str()).unwrap_or(u64::MAX),
             keep: keep(shared, &account),
             now: u64::try_from(shared.ctx.clock.now().as_second()).unwrap_or_default(),
         };

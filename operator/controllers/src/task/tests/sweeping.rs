@@ -19,6 +19,7 @@ fn look(world: &World, tasks: &[&str], origin: B256, missing: &mut BTreeMap<B256
         origin,
         failed: &BTreeSet::new(),
         tasks: &tasks.iter().map(|t| (*t).to_owned()).collect(),
+        patience: 600,
         keep: 86_400,
         now: u64::try_from(world.now).expect("positive"),
     };

@@ -192,6 +192,7 @@ impl World {
                 caps: None,
                 chain: chain_facts(),
                 origin: B256::repeat_byte(9),
+                silence: 600,
             }),
             limits: Some(limits),
             attempts: attempts("uid-1", &self.stored, &view, &failed),

@@ -28,7 +28,6 @@ up() {
   remains && down
   pki
   configuration
-  if is_apart; then uplink; fi
   network
   cgroups
   rm -f "$STATE"/logs/audit*.log # one cluster, one story
@@ -177,6 +176,7 @@ if is_apart && [[ -z ${FREEHOLD_APART:-} ]]; then
   apart "$@"
   exit
 fi
+if is_apart; then settle_apart; fi
 case ${1:-} in
   up) stages 1; stage "cluster up" 0:20 locked "cluster-$OURS" up ;;
   down) stages 1; RESUME="hack/cluster.sh down" stage "cluster down" 0:06 locked "cluster-$OURS" down ;;

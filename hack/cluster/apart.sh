@@ -5,38 +5,48 @@
 LINK=fh-far # the host's end of the wire
 HOST_END=10.120.0.1
 FAR_END=10.120.0.2
+PLACE=$STATE/place # the process that keeps network and mounts
 
 is_apart() { [[ $CLUSTER == far ]]; }
 
 # apart COMMAND…: does it in there; a process that only sleeps keeps the place.
 apart() {
-  local place
   if [[ ${1:-} == kill ]]; then
     end_strays
     return
   fi
+  local place
   enclose
-  place=$(pid_of place)
+  place=$(<"$PLACE")
   nsenter --target "$place" --net --mount env FREEHOLD_APART=1 "$HACK/cluster.sh" "$@"
-  case ${1:-} in down | purge) kill "$place" ;; esac
+  case ${1:-} in
+    down | purge)
+      kill "$place"
+      ip route delete blackhole "$POD_CIDR" metric 1000
+      rm -f "$PLACE"
+      ;;
+  esac
 }
 
 enclose() {
-  local place
-  start place unshare --net --mount --propagation private sleep infinity
-  await place 5 enclosed
-  place=$(pid_of place)
+  mkdir -p "$STATE"
+  if ! is_ours "$(cat "$PLACE" 2>/dev/null)"; then
+    rm -f "$PLACE"
+    # shellcheck disable=SC2016 # expanded in there
+    env "$MARK" setsid --fork unshare --net --mount --propagation private \
+      bash -c 'echo $$ >"$1"; exec sleep infinity' - "$PLACE" >/dev/null 2>&1 </dev/null
+    retry 5 test -s "$PLACE" || die "no place for a second cluster; try: unshare --net --mount true"
+  fi
   ip link show "$LINK" >/dev/null 2>&1 && return
-  ip link add "$LINK" type veth peer name uplink netns "$place"
+  ip link add "$LINK" type veth peer name uplink netns "$(<"$PLACE")"
   ip address add "$HOST_END/30" dev "$LINK"
   ip link set "$LINK" up
   ip route replace "$POD_CIDR" via "$FAR_END"
+  ip route replace blackhole "$POD_CIDR" metric 1000 # once it is dead nobody answers in its stead
 }
 
-enclosed() { [[ $(readlink "/proc/$(pid_of place)/ns/net") != $(readlink /proc/self/ns/net) ]]; }
-
-# What is seen from in there: the way out, and folders that are another's on the host.
-uplink() {
+# Before anything else in there: the way out, and a folder that is the first cluster's on the host.
+settle_apart() {
   ip link set lo up
   ip address replace "$FAR_END/30" dev uplink
   ip link set uplink up

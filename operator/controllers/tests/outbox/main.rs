@@ -145,6 +145,7 @@ impl Site {
             signer_ref: self.signer.clone(),
             confirmations: Confirmations { blocks: Some(2), finalized: false },
             caps: None,
+            settle_every: None,
             operator: self.ctx.settings.release.as_str().into(),
         }
     }

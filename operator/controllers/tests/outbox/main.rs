@@ -5,6 +5,7 @@
 
 #![allow(clippy::panic)] // a test may
 
+mod batch;
 mod signer;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,6 +11,7 @@ use alloy::primitives::{Address, B256, TxKind};
 use alloy::sol_types::SolEvent;
 use freehold_api::Goal;
 use freehold_api::transaction::TransactionState;
+use freehold_chain::audit::Auditor;
 use freehold_chain::bindings::Market;
 use freehold_chain::calldata::{StoredOrder, call_of};
 use freehold_chain::goal::{Standing, cost_of, status_of};
@@ -267,6 +268,14 @@ async fn one_transaction_settles_several_leases_and_withdraws_and_one_that_is_ov
     assert_eq!(view.balances.wallet.0, 10 * TOKENS - 2 * 100_000 + paid, "two bonds are still held");
     let receipt = provider.rpc.receipt(done.hashes[0]).await.expect("receipt").expect("mined");
     assert!(receipt.gas_used < 150_000 + 2 * 80_000, "{}", receipt.gas_used);
+    let mut auditor = Auditor::new(provider.rpc.clone(), anvil.contracts.market, 0).await.expect("auditor");
+    for (id, times) in [(ids[0], 1), (ids[1], 0), (ids[2], 1)] {
+        let report = auditor.order(id).await.expect("report");
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+        let steps: Vec<_> = report.transitions.iter().filter(|step| step.event == "Settled").collect();
+        assert_eq!(steps.len(), times, "{id}");
+        assert!(steps.iter().all(|step| step.transaction == done.hashes[0].to_string()));
+    }
     // Sent again it says that nothing is left, or only what has accrued since.
     let orders = [ids[1]].iter().map(|id| id.to_string().into()).collect();
     let over = Goal::Withdraw { amount: "0.1".into(), block: 0, orders };
@@ -305,6 +314,9 @@ async fn a_top_up_moves_the_end_as_predicted_and_the_same_need_is_met_once() {
     let order = view.order(&id).expect("order");
     assert_eq!(order.escrow(), Amount(TOKENS + 250_001));
     assert_eq!(order.slot.end_at, expected, "to the second");
+    let mut auditor = Auditor::new(tenant.rpc.clone(), anvil.contracts.market, 0).await.expect("auditor");
+    let report = auditor.order(id).await.expect("report");
+    assert_eq!((report.totals.funded.as_str(), report.findings.len()), ("1250001", 0));
     // Never past the order's own time.
     assert_eq!(order.metered().last(), order.slot.started_at + 3_600);
 }

@@ -37,7 +37,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- if not $goals -}}
 {{- $goals = list "approve" "closeOrder" "acceptResult" "noShow" "withdraw" "void" -}}
 {{- if .Values.tenant.enabled -}}
-{{- $goals = concat $goals (list "placeOrder" "acceptBid" "cancelOrder" "rejectResult") -}}
+{{- $goals = concat $goals (list "placeOrder" "acceptBid" "cancelOrder" "rejectResult" "topUp") -}}
 {{- end -}}
 {{- if .Values.provider.enabled -}}
 {{- $goals = concat $goals (list "bid" "unbid" "reclaim" "start" "decline" "deliver" "register") -}}

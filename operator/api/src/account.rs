@@ -54,6 +54,10 @@ pub struct ComputeAccountSpec {
     /// Upper limits of what the account may spend in a period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caps: Option<Caps>,
+    /// A provider's earnings lie in the escrow of a running lease for so long at most: then they are settled and
+    /// withdrawn, those of several leases in one transaction (default 24h).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle_every: Option<GoDuration>,
     /// Release (`namespace.name`) of the operator that serves the account; others leave it alone.
     pub operator: ObjectName,
 }

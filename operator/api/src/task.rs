@@ -286,6 +286,10 @@ pub struct MarketSpec {
     pub max_rate_per_hour: Option<TokenAmount>,
     /// What all attempts together may cost, in whole tokens.
     pub budget: TokenAmount,
+    /// Funds the lease in slices of time as the work goes on, within the budget. Absent: an order holds all that it may
+    /// cost from the start, and nothing is added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_up: Option<TopUp>,
     /// Which providers may be taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub providers: Option<ProviderFilter>,
@@ -301,6 +305,16 @@ pub struct MarketSpec {
     /// How long the tenant may look at the result (default: the chain profile's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review_window: Option<GoDuration>,
+}
+
+/// How a lease is funded while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("duration(self.slice) >= duration('5m')", "slice: at least 5m, so that a top-up finds its block before the escrow ends"))]
+pub struct TopUp {
+    /// The order holds what so much time costs at maxRatePerHour; shortly before the escrow ends it is raised by
+    /// another slice, or by less where the work's progress says that less will do.
+    pub slice: GoDuration,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -81,9 +81,17 @@ pub enum Goal {
     /// A provider that missed its start window is recorded as such.
     #[serde(rename_all = "camelCase")]
     NoShow { order_id: Bytes32 },
-    /// A running lease is funded further.
+    /// A running lease is funded further: its escrow, as the chain holds it, is raised from `escrow` by `amount`.
     #[serde(rename_all = "camelCase")]
-    TopUp { order_id: Bytes32, amount: TokenAmount },
+    TopUp {
+        order_id: Bytes32,
+        /// Whole tokens to add.
+        amount: TokenAmount,
+        /// What was put in until then, in the token's smallest unit: one need has one goal, and an escrow that was
+        /// raised meanwhile is not raised again.
+        #[schemars(length(max = 39), regex(pattern = r"^[0-9]+$"))]
+        escrow: String,
+    },
     /// A bid for an open order stands.
     #[serde(rename_all = "camelCase")]
     Bid {
@@ -113,14 +121,19 @@ pub enum Goal {
     /// What accrued up to now is moved to the provider's ledger.
     #[serde(rename_all = "camelCase")]
     Settle { order_id: Bytes32 },
-    /// Everything free in the Market's ledger at `block` is in the wallet.
+    /// Everything free in the Market's ledger at `block` is in the wallet, with what has accrued on the named leases:
+    /// one transaction settles those that are still to be settled, and withdraws.
     #[serde(rename_all = "camelCase")]
     Withdraw {
-        /// Whole tokens that were free.
+        /// Whole tokens that were free, or to be settled.
         amount: TokenAmount,
         /// Block at which this was seen.
         #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
         block: u64,
+        /// Leases to settle on the way.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(length(max = 16))]
+        orders: Vec<Bytes32>,
     },
     /// The ProviderRegistry says who the provider is.
     #[serde(rename_all = "camelCase")]
@@ -168,6 +181,10 @@ pub struct ChainTransactionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub max_fee_per_gas: Option<u64>,
+    /// Leases that the transaction settles on the way to a withdrawal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub settles: Vec<Bytes32>,
     /// Block of the transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
@@ -212,6 +229,9 @@ impl TransactionState {
 }
 
 impl Goal {
+    /// Leases that one withdrawal settles at most: its gas stays far below a block's.
+    pub const MOST_ORDERS: usize = 16;
+
     /// The name of every variant.
     pub const NAMES: [&str; 19] = [
         "approve",

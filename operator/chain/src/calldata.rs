@@ -1,17 +1,21 @@
 //! From a goal to the one call that reaches it. Calldata is never stored: it is
 //! rebuilt from the goal, the stored order and the chain. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use freehold_api::Goal;
 use freehold_api::scalars::{Bytes32, EvmAddress, TokenAmount};
 use freehold_core::money::Amount;
-use freehold_core::order::{Order, Terms, order_id};
+use freehold_core::order::{Order, OrderState, Terms, order_id};
 
 use crate::bindings::{Erc20, Market, ProviderRegistry, market, terms_to_contract};
 use crate::view::ChainView;
+
+const WITHDRAW_GAS: u64 = 150_000;
+/// What each settlement of a batch adds: a first payment to a ledger that held nothing is the dearest.
+const SETTLE_GAS: u64 = 80_000;
 
 /// An order as the tenant stored it before placing it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +105,11 @@ pub fn address_of(field: &'static str, text: &EvmAddress) -> Result<Address, Err
 }
 
 pub fn price_of(text: &str) -> Result<u128, Error> {
-    text.parse().map_err(|_| Error::Malformed { field: "price", value: text.to_owned(), expected: "a 128-bit integer" })
+    integer_of("price", text)
+}
+
+pub fn integer_of(field: &'static str, text: &str) -> Result<u128, Error> {
+    text.parse().map_err(|_| Error::Malformed { field, value: text.to_owned(), expected: "a 128-bit integer" })
 }
 
 pub fn amount_of(field: &'static str, text: &TokenAmount, decimals: u8) -> Result<Amount, Error> {
@@ -113,6 +121,15 @@ pub fn order_of(goal: &Goal) -> Result<Option<B256>, Error> {
     goal.order_id().map(|id| hash_of("orderId", id)).transpose()
 }
 
+/// Leases that a withdrawal settles on its way: those of the goal's that can still be settled. One that somebody has
+/// brought to its end meanwhile would make the whole transaction revert, and is left out.
+pub fn to_settle<'a>(goal: &Goal, view: &'a ChainView) -> Result<Vec<&'a Order>, Error> {
+    let Goal::Withdraw { orders, .. } = goal else { return Ok(Vec::new()) };
+    let ids = orders.iter().map(|id| hash_of("orders", id)).collect::<Result<BTreeSet<_>, _>>()?;
+    let live = |order: &&Order| matches!(order.slot.state, OrderState::Running | OrderState::Delivered);
+    Ok(ids.iter().filter_map(|id| view.order(id).map(AsRef::as_ref)).filter(live).collect())
+}
+
 /// The call that reaches `goal`. `stored` is what `placeOrder` places.
 pub fn call_of(goal: &Goal, view: &ChainView, stored: Option<&StoredOrder>) -> Result<Call, Error> {
     match goal {
@@ -121,10 +138,7 @@ pub fn call_of(goal: &Goal, view: &ChainView, stored: Option<&StoredOrder>) -> R
             Ok(call(view.token, &Erc20::approveCall { spender: view.market, amount }, 100_000))
         }
         Goal::PlaceOrder { order_id, .. } => place(hash_of("orderId", order_id)?, view, stored),
-        Goal::Withdraw { .. } => {
-            let all = Market::withdrawCall { token: view.token, amount: u128::MAX, to: view.account };
-            Ok(call(view.market, &all, 150_000))
-        }
+        Goal::Withdraw { orders, .. } => withdraw(&to_settle(goal, view)?, orders.len(), view),
         Goal::Register { gateway, attributes } => {
             let bytes = u64::try_from(gateway.as_str().len() + attributes.len()).unwrap_or(u64::MAX);
             let register = ProviderRegistry::registerCall {
@@ -142,6 +156,23 @@ pub fn call_of(goal: &Goal, view: &ChainView, stored: Option<&StoredOrder>) -> R
 
 fn call<C: SolCall>(to: Address, call: &C, gas: u64) -> Call {
     Call { to, data: call.abi_encode().into(), value: U256::ZERO, gas }
+}
+
+/// One call, or a batch: the settlements, then the withdrawal of all that is free then.
+fn withdraw(settled: &[&Order], named: usize, view: &ChainView) -> Result<Call, Error> {
+    let all = Market::withdrawCall { token: view.token, amount: u128::MAX, to: view.account };
+    if settled.is_empty() {
+        return Ok(call(view.market, &all, WITHDRAW_GAS));
+    }
+    let settle = |order: &&Order| settle(order).abi_encode().into();
+    let calls = settled.iter().map(settle).chain([all.abi_encode().into()]).collect();
+    let gas = WITHDRAW_GAS + SETTLE_GAS * u64::try_from(named).unwrap_or(u64::MAX);
+    Ok(call(view.market, &Market::multicallCall { calls }, gas))
+}
+
+fn settle(order: &Order) -> Market::settleCall {
+    let terms = terms_to_contract(&order.terms);
+    Market::settleCall { id: order.id, terms, resultHash: order.result_hash.unwrap_or_default() }
 }
 
 fn place(expected: B256, view: &ChainView, stored: Option<&StoredOrder>) -> Result<Call, Error> {
@@ -192,9 +223,7 @@ fn about_order(goal: &Goal, view: &ChainView) -> Result<Call, Error> {
         Goal::Deliver { result_hash, .. } => {
             call(at, &Market::deliverCall { id, terms, resultHash: hash_of("resultHash", result_hash)? }, 110_000)
         }
-        Goal::Settle { .. } => {
-            call(at, &Market::settleCall { id, terms, resultHash: order.result_hash.unwrap_or_default() }, 150_000)
-        }
+        Goal::Settle { .. } => call(at, &settle(order), 150_000),
         Goal::Approve { .. }
         | Goal::PlaceOrder { .. }
         | Goal::Withdraw { .. }

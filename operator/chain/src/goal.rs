@@ -6,7 +6,7 @@ use freehold_api::Goal;
 use freehold_core::money::Amount;
 use freehold_core::order::{Order, OrderState};
 
-use crate::calldata::{Error, StoredOrder, address_of, amount_of, hash_of, order_of, price_of};
+use crate::calldata::{Error, StoredOrder, address_of, amount_of, hash_of, integer_of, order_of, price_of, to_settle};
 use crate::view::{ChainView, Snapshot};
 
 /// Where a goal stands at one block.
@@ -82,7 +82,8 @@ fn standing(goal: &Goal, view: &ChainView, at: &Snapshot, stored: Option<&Stored
             Ok(if enough { Reached("the allowance is high enough".into()) } else { Possible })
         }
         Goal::Withdraw { .. } => {
-            let nothing = view.balances.free == Amount::ZERO;
+            let unpaid: Amount = to_settle(goal, view)?.iter().map(|order| order.unpaid(look.now)).sum();
+            let nothing = view.balances.free.saturating_add(unpaid) == Amount::ZERO;
             Ok(if nothing { Reached("nothing is free in the Market's ledger".into()) } else { Possible })
         }
         Goal::Register { gateway, attributes } => Ok(registered(view, gateway.as_str(), attributes)),
@@ -170,7 +171,7 @@ impl Look {
             Goal::AcceptResult { result_hash, .. } => self.accept_result(order, hash_of("resultHash", result_hash)?),
             Goal::RejectResult { result_hash, .. } => self.reject_result(order, hash_of("resultHash", result_hash)?),
             Goal::NoShow { .. } => self.no_show(order),
-            Goal::TopUp { .. } => self.top_up(order),
+            Goal::TopUp { escrow, .. } => self.top_up(order, integer_of("escrow", escrow)?),
             Goal::Bid { price, valid_until, .. } => self.bid(order, price_of(price)?, u64::from(*valid_until)),
             Goal::Unbid { .. } => self.unbid(order),
             Goal::Start { .. } => self.start(order),
@@ -260,8 +261,11 @@ impl Look {
         }
     }
 
-    fn top_up(self, order: &Order) -> Standing {
+    fn top_up(self, order: &Order, escrow: u128) -> Standing {
+        let held = order.escrow().0;
         match order.slot.state {
+            OrderState::Running if held > escrow => Reached(format!("the escrow was raised to {held}")),
+            OrderState::Running if held < escrow => Impossible(format!("the escrow is {held}, not {escrow}")),
             OrderState::Running if !self.overdue(order) => Possible,
             OrderState::Open | OrderState::Awaiting => NotYet("the lease has not started".into()),
             _ => impossible(order, "topped up"),

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use alloy::consensus::TxEip1559;
 use alloy::primitives::{Address, B256, TxKind};
+use alloy::sol_types::SolEvent;
 use freehold_api::Goal;
 use freehold_api::transaction::TransactionState;
+use freehold_chain::audit::Auditor;
+use freehold_chain::bindings::Market;
 use freehold_chain::calldata::{StoredOrder, call_of};
 use freehold_chain::goal::{Standing, cost_of, status_of};
 use freehold_chain::outbox::{self, Effect, Entry, Facts, Ledger, NonceHealth, Policy, Slot};
@@ -188,8 +191,134 @@ async fn a_metered_lease_lives_its_whole_life_by_goals() {
     );
     assert!(split.to_provider.0 > 100_000 + 100 * TOKENS / 3_600 - 10, "at least 100 s were paid: {split:?}");
     assert_eq!(view.balances.free, split.to_tenant);
-    let view = tenant.reach(Goal::Withdraw { amount: "1".into(), block: 0 }, None).await;
+    let view = tenant.reach(Goal::Withdraw { amount: "1".into(), block: 0, orders: vec![] }, None).await;
     assert_eq!(view.balances.wallet.0, 10 * TOKENS - TOKENS + split.to_tenant.0);
+}
+
+/// A lease of the provider that runs, as the n-th order of the tenant.
+async fn leased(anvil: &Anvil, tenant: &mut Party, provider: &mut Party, attempt: u32) -> B256 {
+    let view = tenant.view.borrow().clone();
+    let stored = stored(anvil, &view, attempt);
+    let id = id_of(&view, &stored);
+    let by_id = || id.to_string().into();
+    tenant.reach(place(id), Some(&stored)).await;
+    let rate = Rate::per_hour(Amount(2 * TOKENS)).0.to_string();
+    let valid_until = u32::try_from(view.latest.block.timestamp + 50).expect("time");
+    provider.reach(Goal::Bid { order_id: by_id(), price: rate.clone(), valid_until }, None).await;
+    let provider_address = ACCOUNTS[2].0.to_string().into();
+    let accept = Goal::AcceptBid { order_id: by_id(), provider: provider_address, price: rate, valid_until };
+    tenant.reach(accept, None).await;
+    provider.reach(Goal::Start { order_id: by_id() }, None).await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_transaction_settles_several_leases_and_withdraws_and_one_that_is_over_does_not_sink_it() {
+    let anvil = market().await;
+    let (mut tenant, mut provider) = (Party::new(&anvil, 1), Party::new(&anvil, 2));
+    tenant.reach(approve(), None).await;
+    provider.reach(approve(), None).await;
+    let mut ids = Vec::new();
+    for attempt in 0..3 {
+        ids.push(leased(&anvil, &mut tenant, &mut provider, attempt).await);
+    }
+    anvil.skip(100).await.expect("time passes");
+    let earned = |view: &ChainView| {
+        ids.iter().all(|id| view.order(id).is_some_and(|order| order.accrued(view.latest.block.timestamp).0 > 50_000))
+    };
+    let seen = provider.until("time has passed", |view| earned(view)).await;
+    let goal = Goal::Withdraw {
+        amount: "0.1".into(),
+        block: seen.latest.block.number,
+        orders: ids.iter().map(|id| id.to_string().into()).collect(),
+    };
+    // The tenant closes one of them; who decided before the block would have a batch that reverts.
+    tenant.reach(Goal::CloseOrder { order_id: ids[1].to_string().into() }, None).await;
+    let stale = call_of(&goal, &seen, None).expect("call");
+    let refused = provider.rpc.estimate_gas(seen.account, stale.to, stale.value, &stale.data).await;
+    assert!(refused.as_ref().is_err_and(|error| error.is_refusal()), "{refused:?}");
+
+    let mut desk = Desk::default();
+    desk.ask("withdraw", goal, None);
+    provider.until("the close is seen", |view| state(view, &ids[1]) == Some(OrderState::Closed)).await;
+    desk.finish(&mut provider).await;
+    let done = &desk.goals["withdraw"];
+    assert_eq!((done.state, done.hashes.len()), (TransactionState::Confirmed, 1));
+
+    // The chain alone tells which lease was settled by which transaction, and the books of each balance.
+    let logs =
+        provider.rpc.logs_between(0, provider.view.borrow().latest.block.number, &[anvil.contracts.market]).await;
+    let settled: Vec<(B256, B256)> = logs
+        .expect("logs")
+        .iter()
+        .filter_map(|log| {
+            let event = Market::Settled::decode_log(&log.inner).ok()?;
+            Some((event.id, log.transaction_hash?))
+        })
+        .collect();
+    assert_eq!(settled.len(), 2, "{settled:?}");
+    assert!(settled.iter().all(|(id, transaction)| [ids[0], ids[2]].contains(id) && *transaction == done.hashes[0]));
+    let view = provider
+        .until("paid", |view| {
+            [ids[0], ids[2]].iter().all(|id| view.order(id).is_some_and(|order| order.slot.paid.0 > 0))
+        })
+        .await;
+    assert_eq!(view.balances.free, Amount::ZERO, "what the closed one paid went along");
+    let paid: u128 = ids.iter().filter_map(|id| view.order(id)).map(|order| order.slot.paid.0).sum();
+    assert_eq!(view.balances.wallet.0, 10 * TOKENS - 2 * 100_000 + paid, "two bonds are still held");
+    let receipt = provider.rpc.receipt(done.hashes[0]).await.expect("receipt").expect("mined");
+    assert!(receipt.gas_used < 150_000 + 2 * 80_000, "{}", receipt.gas_used);
+    let mut auditor = Auditor::new(provider.rpc.clone(), anvil.contracts.market, 0).await.expect("auditor");
+    for (id, times) in [(ids[0], 1), (ids[1], 0), (ids[2], 1)] {
+        let report = auditor.order(id).await.expect("report");
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+        let steps: Vec<_> = report.transitions.iter().filter(|step| step.event == "Settled").collect();
+        assert_eq!(steps.len(), times, "{id}");
+        assert!(steps.iter().all(|step| step.transaction == done.hashes[0].to_string()));
+    }
+    // Sent again it says that nothing is left, or only what has accrued since.
+    let orders = [ids[1]].iter().map(|id| id.to_string().into()).collect();
+    let over = Goal::Withdraw { amount: "0.1".into(), block: 0, orders };
+    assert!(matches!(status_of(&over, &view, None).expect("goal").latest, Standing::Reached(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_top_up_moves_the_end_as_predicted_and_the_same_need_is_met_once() {
+    let anvil = market().await;
+    let (mut tenant, mut provider) = (Party::new(&anvil, 1), Party::new(&anvil, 2));
+    tenant.reach(approve(), None).await;
+    provider.reach(approve(), None).await;
+    let id = leased(&anvil, &mut tenant, &mut provider, 0).await;
+    let view = tenant.until("it runs", |view| state(view, &id) == Some(OrderState::Running)).await;
+    let order = view.order(&id).expect("order");
+    assert_eq!(order.metered().end(), order.slot.end_at, "as the contract says");
+    // A token at two an hour; the rate is rounded down, so the last second is only begun.
+    assert_eq!(order.slot.end_at - order.slot.started_at, 1_801);
+    let expected = order.metered().end_with(Amount(TOKENS + 250_001));
+    let top_up = |amount: &str| Goal::TopUp {
+        order_id: id.to_string().into(),
+        amount: amount.into(),
+        escrow: TOKENS.to_string(),
+    };
+
+    let mut desk = Desk::default();
+    desk.ask("top-up", top_up("0.250001"), None);
+    while !desk.pass(&tenant, Crash::AfterBroadcast).await {}
+    desk.finish(&mut tenant).await;
+    // Asked for once more from the same escrow, by whoever does not know of it yet.
+    desk.ask("again", top_up("0.3"), None);
+    desk.finish(&mut tenant).await;
+    let states: Vec<TransactionState> = desk.goals.values().map(|goal| goal.state).collect();
+    assert_eq!(states, [TransactionState::Obsolete, TransactionState::Confirmed]);
+    let view = tenant.view.borrow().clone();
+    let order = view.order(&id).expect("order");
+    assert_eq!(order.escrow(), Amount(TOKENS + 250_001));
+    assert_eq!(order.slot.end_at, expected, "to the second");
+    let mut auditor = Auditor::new(tenant.rpc.clone(), anvil.contracts.market, 0).await.expect("auditor");
+    let report = auditor.order(id).await.expect("report");
+    assert_eq!((report.totals.funded.as_str(), report.findings.len()), ("1250001", 0));
+    // Never past the order's own time.
+    assert_eq!(order.metered().last(), order.slot.started_at + 3_600);
 }
 
 #[tokio::test(flavor = "multi_thread")]

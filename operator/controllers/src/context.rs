@@ -1,12 +1,13 @@
 //! What every controller of one operator process shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use freehold_api::GROUP;
 use freehold_chain::signer::Signer;
 use freehold_chain::view::{ChainView, ViewReceiver};
+use freehold_core::B256;
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
@@ -114,6 +115,28 @@ impl Signers {
     }
 }
 
+/// Orders whose escrow is raised before it ends: that it ends soon is nothing to be told of.
+#[derive(Clone, Default)]
+pub struct KeptFunded(Arc<RwLock<BTreeSet<B256>>>);
+
+impl KeptFunded {
+    pub fn note(&self, order: B256, kept: bool) {
+        if self.holds(&order) == kept {
+            return;
+        }
+        if let Ok(mut orders) = self.0.write() {
+            match kept {
+                true => orders.insert(order),
+                false => orders.remove(&order),
+            };
+        }
+    }
+
+    pub fn holds(&self, order: &B256) -> bool {
+        self.0.read().is_ok_and(|orders| orders.contains(order))
+    }
+}
+
 #[derive(Clone)]
 pub struct Context {
     pub client: Client,
@@ -124,6 +147,7 @@ pub struct Context {
     pub accounts: Accounts,
     /// Cache of the release's ChainTransactions.
     pub outbox: Outbox,
+    pub kept_funded: KeptFunded,
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
     pub recorder: Recorder,
@@ -140,6 +164,7 @@ impl Context {
             signers: Signers::default(),
             accounts: Accounts::default(),
             outbox: Outbox::default(),
+            kept_funded: KeptFunded::default(),
             metrics: Metrics::default(),
             clock,
             recorder,

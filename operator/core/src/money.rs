@@ -74,6 +74,11 @@ impl Amount {
         Self(self.0.saturating_add(other.0))
     }
 
+    /// The part of an accrual that is paid without the tenant's word.
+    pub fn released(self, holdback_bps: u16) -> Self {
+        self.bps(10_000u16.saturating_sub(holdback_bps))
+    }
+
     /// `self · bps / 10_000`, floored.
     pub fn bps(self, bps: u16) -> Self {
         Self(mul_div(self.0, u128::from(bps), 10_000))
@@ -108,6 +113,19 @@ impl Rate {
         Amount(mul_div(self.0, u128::from(seconds), RATE_SCALE)).min(cap)
     }
 
+    /// The least amount that lasts for so many seconds.
+    pub fn costs(self, seconds: u64) -> Amount {
+        Amount(mul_div_up(self.0, u128::from(seconds), RATE_SCALE))
+    }
+
+    /// Seconds until the accrual reaches `cap`, the last one begun included, as the contract computes it.
+    pub fn lasts(self, cap: Amount) -> u64 {
+        if self.0 == 0 {
+            return u64::MAX;
+        }
+        u64::try_from(mul_div_up(cap.0, RATE_SCALE, self.0)).unwrap_or(u64::MAX)
+    }
+
     /// Whole seconds that `cap` lasts.
     pub fn seconds_until(self, cap: Amount) -> u64 {
         if self.0 == 0 {
@@ -115,6 +133,13 @@ impl Rate {
         }
         u64::try_from(mul_div(cap.0, RATE_SCALE, self.0)).unwrap_or(u64::MAX)
     }
+}
+
+/// `a · b / c`, rounded up; saturates at `u128::MAX`. `c` is not zero.
+fn mul_div_up(a: u128, b: u128, c: u128) -> u128 {
+    use alloy_primitives::U256;
+    let wide = (U256::from(a) * U256::from(b)).div_ceil(U256::from(c));
+    u128::try_from(wide).unwrap_or(u128::MAX)
 }
 
 /// `a · b / c`, floored; saturates at `u128::MAX`. `c` is not zero.
@@ -169,6 +194,19 @@ mod tests {
         fn amounts_survive_the_round_trip(units in 0u128..1u128 << 100, decimals in 0u8..19) {
             let amount = Amount(units);
             prop_assert_eq!(Amount::parse(&amount.format(decimals), decimals), Ok(amount));
+        }
+
+        #[test]
+        fn what_a_time_costs_lasts_for_it_and_one_unit_less_does_not(rate in 1u128..1u128 << 90, t in 1u64..1 << 40) {
+            let rate = Rate(rate);
+            let cost = rate.costs(t);
+            prop_assert!(rate.lasts(cost) >= t);
+            prop_assert!(rate.accrued(t, Amount(u128::MAX)) <= cost);
+            // In the second before the end the accrual has not reached the cap.
+            prop_assert!(rate.accrued(rate.lasts(cost) - 1, Amount(u128::MAX)) < cost);
+            if rate.0 >= RATE_SCALE && cost.0 > 1 {
+                prop_assert!(rate.lasts(Amount(cost.0 - 1)) <= t);
+            }
         }
 
         #[test]

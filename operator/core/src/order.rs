@@ -154,6 +154,35 @@ pub struct Split {
     pub burned: Amount,
 }
 
+/// What decides when a running lease ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metered {
+    /// Unix seconds.
+    pub started_at: u64,
+    /// Seconds that it may run at most.
+    pub duration: u64,
+    pub rate: Rate,
+    /// What was put in so far.
+    pub escrow: Amount,
+}
+
+impl Metered {
+    /// When it ends with so much in its escrow (unix seconds), as the contract computes it: in the second in which the
+    /// accrual reaches it, or when its time is over.
+    pub fn end_with(&self, escrow: Amount) -> u64 {
+        self.started_at.saturating_add(self.rate.lasts(escrow).min(self.duration))
+    }
+
+    pub fn end(&self) -> u64 {
+        self.end_with(self.escrow)
+    }
+
+    /// The latest end that money can buy.
+    pub fn last(&self) -> u64 {
+        self.started_at.saturating_add(self.duration)
+    }
+}
+
 /// An order as read at one block: what its event said and what storage holds.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -176,14 +205,43 @@ impl Order {
         Rate(self.slot.price)
     }
 
+    /// What was put in, top-ups included, less what has come back.
+    pub fn escrow(&self) -> Amount {
+        self.slot.funds.saturating_add(self.slot.paid)
+    }
+
     /// Accrued at `now` (unix seconds), as the contract would compute it.
     pub fn accrued(&self, now: u64) -> Amount {
         if self.slot.started_at == 0 {
             return Amount::ZERO;
         }
         let until = now.min(self.slot.end_at).max(self.slot.started_at);
-        let cap = Amount(self.slot.funds.0 + self.slot.paid.0);
-        self.rate().accrued(until - self.slot.started_at, cap)
+        self.rate().accrued(until - self.slot.started_at, self.escrow())
+    }
+
+    /// What `settle` would move to the provider at `now` (unix seconds).
+    pub fn unpaid(&self, now: u64) -> Amount {
+        if !matches!(self.slot.state, OrderState::Running | OrderState::Delivered) {
+            return Amount::ZERO;
+        }
+        self.accrued(now).released(self.terms.holdbackBps).saturating_sub(self.slot.paid)
+    }
+
+    /// The lease as a clock that is paid for, once it has started.
+    pub fn metered(&self) -> Metered {
+        let duration = self.terms.duration.to();
+        Metered { started_at: self.slot.started_at, duration, rate: self.rate(), escrow: self.escrow() }
+    }
+
+    /// What a settled order has cost its tenant: what the provider was paid of the escrow, and what was burned of it.
+    pub fn cost(&self) -> Amount {
+        let burned = match (self.slot.state, self.split) {
+            (OrderState::Rejected, Some(split)) => split.burned,
+            // Without the settling event nothing is known to have come back.
+            (OrderState::Rejected, None) => self.terms.cap().saturating_sub(self.slot.paid),
+            _ => Amount::ZERO,
+        };
+        self.slot.paid.saturating_add(burned)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a transaction does, read from its bytes and held against the goal that it is said to
 //! be for. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use alloy::consensus::TxEip1559;
@@ -32,10 +33,10 @@ pub fn read(policy: &Policy, account: Address, goal: &Goal, transaction: &TxEip1
     match goal {
         Goal::Approve { amount, .. } => reader.approve(amount).map(|()| None),
         Goal::Register { gateway, attributes } => reader.register(gateway.as_str(), attributes).map(|()| None),
-        Goal::Withdraw { .. } => reader.withdraw().map(|()| None),
+        Goal::Withdraw { orders, .. } => reader.withdraw(orders).map(|()| None),
         Goal::Void { nonce } => reader.void(*nonce).map(|()| None),
         Goal::PlaceOrder { order_id, .. } => reader.place(order_id).map(Some),
-        Goal::TopUp { order_id, amount } => reader.top_up(order_id, amount).map(Some),
+        Goal::TopUp { order_id, amount, .. } => reader.top_up(order_id, amount).map(Some),
         Goal::Bid { order_id, price, valid_until } => reader.bid(order_id, price, *valid_until).map(Some),
         Goal::AcceptBid { order_id, provider, price, valid_until } => {
             reader.accept(order_id, provider, price, *valid_until).map(|()| None)
@@ -98,13 +99,7 @@ impl Reader<'_> {
     /// The one call that the transaction makes, of the contract that the policy names.
     fn call<C: SolCall>(&self, name: &str, contract: Address) -> Result<C, Refusal> {
         self.is_to(name, contract)?;
-        let input = &self.transaction.input;
-        // Encoded again it is the same, or something hides behind or between the arguments.
-        C::abi_decode_validate(input).ok().filter(|call| call.abi_encode() == input[..]).ok_or_else(|| {
-            let shown: String = input.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-            let value = format!("{} bytes that begin with 0x{shown}", input.len());
-            Refusal::new(rule::CALLDATA, value, format!("a call of {}", C::SIGNATURE))
-        })
+        decode(&self.transaction.input)
     }
 
     fn is_to(&self, name: &str, contract: Address) -> Result<(), Refusal> {
@@ -160,8 +155,37 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn withdraw(&self) -> Result<(), Refusal> {
-        let call: Market::withdrawCall = self.market()?;
+    /// A withdrawal alone, or a batch that settles some of the goal's leases, each once, and then withdraws. Nothing
+    /// else goes into a batch, another batch least of all.
+    fn withdraw(&self, orders: &[Bytes32]) -> Result<(), Refusal> {
+        self.is_to("Market", self.policy.market)?;
+        let input = &self.transaction.input;
+        if orders.is_empty() || !input.starts_with(&Market::multicallCall::SELECTOR) {
+            return self.is_withdrawal(&decode(input)?);
+        }
+        let batch: Market::multicallCall = decode(input)?;
+        let (last, settlements) = batch.calls.split_last().ok_or_else(|| {
+            Refusal::new(
+                rule::CALLDATA,
+                "an empty batch",
+                format!("calls that end with {}", Market::withdrawCall::SIGNATURE),
+            )
+        })?;
+        let mut left = orders
+            .iter()
+            .map(|id| calldata::hash_of("orders", id).map_err(malformed))
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        for input in settlements {
+            let call: Market::settleCall = decode(input)?;
+            if !left.remove(&call.id) {
+                return Err(Refusal::new(rule::ORDER, format!("order {}", call.id), "each of the goal's orders once"));
+            }
+            self.is_token(call.terms.token)?;
+        }
+        self.is_withdrawal(&decode(last)?)
+    }
+
+    fn is_withdrawal(&self, call: &Market::withdrawCall) -> Result<(), Refusal> {
         same(rule::RECIPIENT, "recipient", call.to, self.account)?;
         self.is_token(call.token)
     }
@@ -216,6 +240,16 @@ impl Reader<'_> {
     fn amount(&self, text: &TokenAmount) -> Result<Amount, Refusal> {
         calldata::amount_of("amount", text, self.policy.decimals).map_err(malformed)
     }
+}
+
+/// The one call that the bytes are.
+fn decode<C: SolCall>(input: &[u8]) -> Result<C, Refusal> {
+    // Encoded again it is the same, or something hides behind or between the arguments.
+    C::abi_decode_validate(input).ok().filter(|call| call.abi_encode() == input).ok_or_else(|| {
+        let shown: String = input.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let value = format!("{} bytes that begin with 0x{shown}", input.len());
+        Refusal::new(rule::CALLDATA, value, format!("a call of {}", C::SIGNATURE))
+    })
 }
 
 fn same<T: PartialEq + Display>(rule: &str, field: &str, found: T, expected: T) -> Result<(), Refusal> {

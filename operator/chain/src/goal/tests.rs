@@ -194,3 +194,75 @@ fn a_bid_costs_its_bond_once() {
     open.bids.push(Bid { provider: PROVIDER, price: 9, bond: Amount(10), valid_until: 1_500 });
     assert_eq!(cost(&open), Amount::ZERO);
 }
+
+/// A lease that earns ten units a second, of which a fifth is held back, and holds a thousand.
+fn earning(id: u8, state: OrderState, paid: u128) -> Order {
+    let mut order = leased(state, 2_000);
+    order.id = B256::repeat_byte(id);
+    order.slot.price = 10 * freehold_core::money::RATE_SCALE;
+    order.slot.end_at = 1_000;
+    (order.slot.funds, order.slot.paid) = (Amount(1_000 - paid), Amount(paid));
+    order
+}
+
+fn withdraw(orders: &[u8]) -> Goal {
+    let orders = orders.iter().map(|id| B256::repeat_byte(*id).to_string().into()).collect();
+    Goal::Withdraw { amount: "1".into(), block: 0, orders }
+}
+
+#[test]
+fn a_withdrawal_settles_what_can_be_settled_and_leaves_out_what_is_over() {
+    use crate::bindings::Market;
+    use alloy::sol_types::SolCall;
+    let orders =
+        [earning(1, OrderState::Running, 0), earning(2, OrderState::Closed, 0), earning(3, OrderState::Delivered, 0)];
+    let mut view = view_of(PROVIDER, None);
+    view.latest.orders = orders.into_iter().map(|order| (order.id, Arc::new(order))).collect();
+    let calls_of = |goal: &Goal, view: &ChainView| {
+        let data = crate::calldata::call_of(goal, view, None).expect("call").data;
+        Market::multicallCall::abi_decode(&data).map(|batch| batch.calls)
+    };
+    let calls = calls_of(&withdraw(&[3, 2, 1, 1, 7]), &view).expect("a batch");
+    let settled: Vec<B256> =
+        calls[..2].iter().map(|call| Market::settleCall::abi_decode(call).expect("settle").id).collect();
+    assert_eq!(settled, [B256::repeat_byte(1), B256::repeat_byte(3)], "each once, in one order whenever it is made");
+    let last = Market::withdrawCall::abi_decode(&calls[2]).expect("withdraw");
+    assert_eq!((calls.len(), last.to, last.amount), (3, PROVIDER, u128::MAX));
+    assert!(calls_of(&withdraw(&[2]), &view).is_err(), "a withdrawal alone");
+    assert!(calls_of(&withdraw(&[]), &view).is_err(), "as before");
+    let stands = |goal: &Goal| status_of(goal, &view, None).expect("goal").latest;
+    assert_eq!(stands(&withdraw(&[1])), Possible);
+    assert!(is_reached(&stands(&withdraw(&[2]))) && is_reached(&stands(&withdraw(&[]))));
+}
+
+#[test]
+fn what_is_paid_already_is_not_settled_again() {
+    let unpaid = |paid| earning(1, OrderState::Running, paid).unpaid(NOW);
+    assert_eq!((unpaid(0), unpaid(300), unpaid(800)), (Amount(800), Amount(500), Amount::ZERO));
+    assert_eq!(earning(1, OrderState::Closed, 0).unpaid(NOW), Amount::ZERO);
+    assert_eq!(earning(1, OrderState::Running, 0).unpaid(950), Amount(400), "half of it is earned at half the time");
+}
+
+#[test]
+fn a_top_up_is_for_the_escrow_that_it_was_asked_from() {
+    let goal = |escrow: u128| Goal::TopUp { order_id: id(), amount: "0.00001".into(), escrow: escrow.to_string() };
+    let running = |deadline| {
+        let mut order = leased(OrderState::Running, deadline);
+        (order.slot.funds, order.slot.paid) = (Amount(60), Amount(40));
+        Some(order)
+    };
+    assert_eq!(verdict(&goal(100), TENANT, running(2_000)), Possible);
+    assert!(is_reached(&verdict(&goal(99), TENANT, running(2_000))), "it was raised meanwhile");
+    assert!(is_never(&verdict(&goal(101), TENANT, running(2_000))), "what it was on top of is gone");
+    assert!(is_never(&verdict(&goal(100), TENANT, running(999))), "too late");
+    assert!(is_never(&verdict(&goal(100), TENANT, Some(leased(OrderState::Closed, 0)))));
+    assert!(waits(&verdict(&goal(100), TENANT, Some(leased(OrderState::Awaiting, 2_000)))));
+    assert!(
+        status_of(
+            &Goal::TopUp { order_id: id(), amount: "1".into(), escrow: "much".into() },
+            &view_of(TENANT, running(2_000)),
+            None
+        )
+        .is_err()
+    );
+}

@@ -216,13 +216,15 @@ impl Pass<'_> {
         self.store_hashes(&mut outgoing).await?;
         failpoint("outbox.hashed");
         let now = self.ctx.clock.now();
-        let statuses = outgoing
-            .iter()
-            .map(|sent| {
-                (sent.object.clone(), status::signed(&sent.object, sent.nonce, sent.signed.hash, sent.fee, now))
-            })
-            .filter(|(object, status)| object.status.as_ref() != Some(status))
-            .collect();
+        let mut statuses = Vec::new();
+        for sent in &outgoing {
+            let settles = calldata::to_settle(&sent.object.spec.goal, self.view)?;
+            let settles: Vec<B256> = settles.iter().map(|order| order.id).collect();
+            let status = status::signed(&sent.object, sent.nonce, sent.signed.hash, sent.fee, &settles, now);
+            if sent.object.status.as_ref() != Some(&status) {
+                statuses.push((sent.object.clone(), status));
+            }
+        }
         self.write(statuses).await?;
         failpoint("outbox.persisted");
         for sent in outgoing {

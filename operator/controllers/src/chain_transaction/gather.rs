@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use freehold_api::account::{Caps, ComputeAccountStatus, InFlight};
 use freehold_api::scalars::Bytes32;
-use freehold_api::transaction::ChainTransactionStatus;
+use freehold_api::transaction::{ChainTransactionStatus, TransactionState};
 use freehold_api::{ChainTransaction, ComputeAccount, Goal};
 use freehold_chain::calldata::{StoredOrder, call_of};
 use freehold_chain::goal::{Standing, cost_of, status_of};
@@ -14,7 +14,7 @@ use freehold_chain::rpc::{self, Rpc};
 use freehold_chain::view::ChainView;
 use freehold_core::B256;
 use freehold_core::money::Amount;
-use freehold_core::order::OrderState;
+use freehold_core::order::Order;
 use freehold_core::units::seconds;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -184,7 +184,7 @@ pub fn policy(
         resend_after: (block_time * 3).max(5),
         replace_after: (block_time * 15).max(30),
         fees_left: caps.and_then(|caps| fees_left(caps, objects, now)),
-        tokens_left: caps.and_then(|caps| tokens_left(caps, view, now)),
+        tokens_left: caps.and_then(|caps| tokens_left(caps, view, objects, now)),
         decimals: view.decimals,
     }
 }
@@ -205,30 +205,71 @@ fn fees_left(caps: &Caps, objects: &[Arc<ChainTransaction>], now: Timestamp) -> 
     Some(cap.saturating_sub(spent).0)
 }
 
-/// Orders whose time for bids ended within the period, or is to come: what they hold, or cost.
-fn tokens_left(caps: &Caps, view: &ChainView, now: Timestamp) -> Option<Amount> {
+/// Orders whose time for bids ended within the period, or is to come: what they hold, or cost. Of older ones, what was
+/// added to them in the period.
+fn tokens_left(caps: &Caps, view: &ChainView, objects: &[Arc<ChainTransaction>], now: Timestamp) -> Option<Amount> {
     let cap = Amount::limit(caps.tokens.as_ref()?.as_str(), view.decimals);
     let since = u64::try_from(now.as_second()).unwrap_or(0).saturating_sub(period(caps));
-    let spent: Amount = view
-        .latest
-        .orders
-        .values()
-        .filter(|order| order.slot.tenant == view.account && order.terms.bidBy.to::<u64>() >= since)
-        .map(|order| {
-            if order.slot.state.is_settled() {
-                cost_of_settled(order)
-            } else {
-                order.slot.funds.saturating_add(order.slot.paid)
-            }
-        })
-        .sum();
+    let recent = |order: &Order| order.terms.bidBy.to::<u64>() >= since;
+    let orders = view.latest.orders.values().filter(|order| order.slot.tenant == view.account && recent(order));
+    let held = orders.map(|order| match order.slot.state.is_settled() {
+        true => order.cost(),
+        false => order.escrow(),
+    });
+    let added = |object: &Arc<ChainTransaction>| {
+        let Goal::TopUp { order_id, amount, .. } = &object.spec.goal else { return None };
+        let order = view.order(&order_id.as_str().parse().ok()?);
+        let made = object.creation_timestamp().and_then(|time| u64::try_from(time.0.as_second()).ok())?;
+        let mined = matches!(goals::state(object), TransactionState::Mined | TransactionState::Confirmed);
+        let counts = mined && made >= since && order.is_none_or(|order| !recent(order));
+        counts.then(|| Amount::limit(amount.as_str(), view.decimals))
+    };
+    let spent: Amount = held.chain(objects.iter().filter_map(added)).sum();
     Some(cap.saturating_sub(spent))
 }
 
-/// What a settled order took from the tenant for good.
-fn cost_of_settled(order: &freehold_core::order::Order) -> Amount {
-    match order.slot.state {
-        OrderState::Cancelled => Amount::ZERO,
-        _ => Amount(order.terms.maxPrice).saturating_sub(order.split.map_or(Amount::ZERO, |split| split.to_tenant)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use freehold_api::transaction::ChainTransactionSpec;
+    use freehold_chain::view::Snapshot;
+    use freehold_core::Address;
+    use freehold_core::order::{OrderSlot, OrderState};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    const NOW: i64 = 1_000_000;
+
+    fn order(id: u8, bid_by: u64, held: u128) -> (B256, Arc<Order>) {
+        let terms = freehold_testkit::chain::terms(Address::ZERO, held, bid_by, b"{}");
+        let slot = OrderSlot { state: OrderState::Running, funds: Amount(held), ..OrderSlot::default() };
+        let id = B256::repeat_byte(id);
+        let order = Order { id, salt: id, terms, spec: vec![], slot, bids: vec![], result_hash: None, split: None };
+        (id, Arc::new(order))
+    }
+
+    fn top_up(id: u8, at: i64, state: TransactionState) -> Arc<ChainTransaction> {
+        let order_id = B256::repeat_byte(id).to_string().into();
+        let goal = Goal::TopUp { order_id, amount: "0.000002".into(), escrow: "5".into() };
+        let mut object = ChainTransaction::new("g", ChainTransactionSpec { account: "a".into(), goal });
+        object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(at).expect("time")));
+        object.status = Some(ChainTransactionStatus { state: Some(state), ..Default::default() });
+        Arc::new(object)
+    }
+
+    #[test]
+    fn a_top_up_counts_in_the_period_in_which_it_was_made_however_old_its_order_is() {
+        let caps = Caps { period: "1h".into(), tokens: Some("0.0001".into()), fees: None };
+        let now = u64::try_from(NOW).expect("positive");
+        let orders = BTreeMap::from([order(1, now, 7), order(2, now - 7_200, 50)]);
+        let view =
+            ChainView { decimals: 6, latest: Snapshot { orders, ..Snapshot::default() }, ..ChainView::default() };
+        let left = |objects: &[Arc<ChainTransaction>]| {
+            tokens_left(&caps, &view, objects, Timestamp::from_second(NOW).expect("time")).expect("capped").0
+        };
+        use TransactionState::{Confirmed, Failed, Mined};
+        assert_eq!(left(&[]), 93, "the old order no longer counts");
+        assert_eq!(left(&[top_up(2, NOW, Mined), top_up(2, NOW - 10, Confirmed)]), 89);
+        assert_eq!(left(&[top_up(2, NOW - 3_601, Confirmed), top_up(2, NOW, Failed)]), 93);
+        assert_eq!(left(&[top_up(1, NOW, Confirmed)]), 93, "what a new order holds is counted there");
     }
 }

@@ -22,6 +22,10 @@ pub fn marked(object: &ChainTransaction, mark: &Mark, now: Timestamp) -> Option<
     let mut status = of(object);
     status.state = Some(mark.state);
     if let Some((hash, receipt)) = &mark.mined {
+        // What an earlier signature settled is for the audit to tell: it reads the transaction's own events.
+        if status.hashes.last() != Some(&text(hash)) || !receipt.success {
+            status.settles.clear();
+        }
         status.hash = Some(text(hash));
         status.block = Some(receipt.block);
         status.gas_used = Some(receipt.gas_used);
@@ -33,6 +37,7 @@ pub fn marked(object: &ChainTransaction, mark: &Mark, now: Timestamp) -> Option<
     if mark.reverted {
         status.nonce = None;
         status.hashes.clear();
+        status.settles.clear();
         status.max_fee_per_gas = None;
         status.sent_at = None;
         status.reverts = Some(status.reverts.unwrap_or(0) + 1);
@@ -57,8 +62,15 @@ fn claim(status: &mut ChainTransactionStatus, mark: &Mark, now: Timestamp) {
     }
 }
 
-/// The status that is stored before a transaction is broadcast.
-pub fn signed(object: &ChainTransaction, nonce: u64, hash: B256, fee: u128, now: Timestamp) -> ChainTransactionStatus {
+/// The status that is stored before a transaction is broadcast. `settles` are the leases that it settles on its way.
+pub fn signed(
+    object: &ChainTransaction,
+    nonce: u64,
+    hash: B256,
+    fee: u128,
+    settles: &[B256],
+    now: Timestamp,
+) -> ChainTransactionStatus {
     let mut status = of(object);
     let hash = text(&hash);
     let new = !status.hashes.contains(&hash);
@@ -74,6 +86,7 @@ pub fn signed(object: &ChainTransaction, nonce: u64, hash: B256, fee: u128, now:
     status.state = Some(TransactionState::Submitted);
     status.nonce = Some(nonce);
     status.hash = Some(hash);
+    status.settles = settles.iter().map(text).collect();
     status.max_fee_per_gas = Some(u64::try_from(fee).unwrap_or(u64::MAX));
     status
 }
@@ -131,9 +144,26 @@ mod tests {
     }
 
     #[test]
+    fn which_leases_a_withdrawal_settled_is_said_of_the_transaction_that_was_mined() {
+        let mut object = object();
+        let (first, second) = (B256::repeat_byte(1), B256::repeat_byte(2));
+        let (a, b) = (B256::repeat_byte(0xa), B256::repeat_byte(0xb));
+        object.status = Some(signed(&object, 3, first, 9, &[a, b], Timestamp::UNIX_EPOCH));
+        object.status = Some(signed(&object, 3, second, 12, &[a], Timestamp::UNIX_EPOCH));
+        let settled = |hash, success| {
+            let receipt = Receipt { block: 7, block_hash: B256::ZERO, success, gas_used: 1, fee: 1 };
+            let mark = Mark { mined: Some((hash, receipt)), ..mark(TransactionState::Confirmed) };
+            marked(&object, &mark, Timestamp::UNIX_EPOCH).expect("changed").settles
+        };
+        assert_eq!(settled(second, true), [text(&a)]);
+        assert!(settled(first, true).is_empty(), "what the first one carried is not known any more");
+        assert!(settled(second, false).is_empty(), "it reverted");
+    }
+
+    #[test]
     fn a_goal_to_be_tried_again_forgets_its_nonce() {
         let mut object = object();
-        object.status = Some(signed(&object, 3, B256::repeat_byte(1), 9, Timestamp::UNIX_EPOCH));
+        object.status = Some(signed(&object, 3, B256::repeat_byte(1), 9, &[], Timestamp::UNIX_EPOCH));
         let again = Mark { reverted: true, ..mark(TransactionState::Pending) };
         let status = marked(&object, &again, Timestamp::UNIX_EPOCH).expect("changed");
         assert_eq!((status.nonce, status.hashes.len(), status.reverts), (None, 0, Some(1)));
@@ -142,8 +172,8 @@ mod tests {
     #[test]
     fn signing_the_same_again_does_not_look_like_a_new_signature() {
         let mut object = object();
-        object.status = Some(signed(&object, 3, B256::repeat_byte(1), 9, Timestamp::UNIX_EPOCH));
+        object.status = Some(signed(&object, 3, B256::repeat_byte(1), 9, &[], Timestamp::UNIX_EPOCH));
         let later = Timestamp::from_second(100).expect("time");
-        assert_eq!(Some(signed(&object, 3, B256::repeat_byte(1), 9, later)), object.status);
+        assert_eq!(Some(signed(&object, 3, B256::repeat_byte(1), 9, &[], later)), object.status);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use freehold_api::transaction::TransactionState;
 use freehold_api::{ChainTransaction, ComputeAccount, Goal};
-use freehold_chain::calldata::StoredOrder;
+use freehold_chain::calldata::{self, StoredOrder};
 use freehold_chain::outbox::{Effect, Entry, Ledger, Mark, NonceHealth, Policy, nonce_health, plan};
 use freehold_chain::view::{ChainView, ViewReceiver};
 use freehold_core::money::Amount;
@@ -297,16 +297,21 @@ fn costs(pass: &Pass<'_>, entries: &[Entry]) -> Vec<Amount> {
     let goal = |entry: &Entry| pass.objects.get(&entry.name).map(|object| &object.spec.goal);
     let waits = |entry: &&Entry| {
         !entry.state.is_final()
-            && goal(entry).is_some_and(|goal| status::takes_tokens(goal) && !is_placed(pass.view, goal))
+            && goal(entry).is_some_and(|goal| status::takes_tokens(goal) && !is_taken(pass.view, goal))
     };
     let mut waiting: Vec<&Entry> = entries.iter().filter(waits).collect();
     waiting.sort_by(|a, b| (a.rank, a.created, &a.name).cmp(&(b.rank, b.created, &b.name)));
     waiting.into_iter().map(|entry| entry.cost).collect()
 }
 
-fn is_placed(view: &ChainView, goal: &Goal) -> bool {
-    let id = freehold_chain::calldata::order_of(goal).ok().flatten();
-    matches!(goal, Goal::PlaceOrder { .. }) && id.is_some_and(|id| view.order(&id).is_some())
+/// A block has taken the tokens already: they are in an order's escrow.
+fn is_taken(view: &ChainView, goal: &Goal) -> bool {
+    let Some(order) = calldata::order_of(goal).ok().flatten().and_then(|id| view.order(&id)) else { return false };
+    match goal {
+        Goal::PlaceOrder { .. } => true,
+        Goal::TopUp { escrow, .. } => escrow.parse().is_ok_and(|before: u128| order.escrow().0 > before),
+        _ => false,
+    }
 }
 
 fn affordable(costs: &[Amount], funds: Amount) -> Amount {

@@ -7,12 +7,16 @@ use freehold_api::scalars::TokenAmount;
 use freehold_api::{ChainTransaction, ComputeAccount, Goal};
 use freehold_chain::view::ChainView;
 use freehold_core::money::Amount;
-use freehold_core::order::OrderState;
+use freehold_core::order::{Order, OrderState};
+use freehold_core::units::seconds;
 
 /// Decimals that a token amount of the API may have.
 const API_DECIMALS: u32 = 9;
 /// So many times the sum that is needed is approved at once, so that not each order costs an approval.
 const HEADROOM: u128 = 16;
+
+/// Seconds of earnings that may wait in an escrow where the account does not say.
+const SETTLE_EVERY: u64 = 86_400;
 
 /// Goals to ask for. `open` are the goals that are still pursued, `affordable`
 /// the tokens that those of them will take that can be paid.
@@ -31,11 +35,40 @@ pub fn plan(
     let spends = asked(|goal| {
         matches!(goal, Goal::PlaceOrder { .. } | Goal::Bid { .. } | Goal::TopUp { .. } | Goal::Withdraw { .. })
     });
-    let withdrawal = (!spends && !bids(account, view))
-        .then(|| rounded_down(view.balances.free, view.decimals))
-        .flatten()
-        .map(|amount| Goal::Withdraw { amount, block });
+    let withdrawal = (!spends).then(|| withdrawal(account, view, block)).flatten();
     approval.into_iter().chain(withdrawal).collect()
+}
+
+/// What is free goes to the wallet, and what lay in escrows for long enough goes with it.
+fn withdrawal(account: &ComputeAccount, view: &ChainView, block: u64) -> Option<Goal> {
+    let idle = view.balances.free > Amount::ZERO && !bids(account, view);
+    let due = settlements(account, view, idle);
+    if !idle && due.is_empty() {
+        return None;
+    }
+    let earned: Amount = due.iter().map(|order| order.unpaid(view.latest.block.timestamp)).sum();
+    let amount = rounded_down(view.balances.free.saturating_add(earned), view.decimals)?;
+    let orders = due.iter().map(|order| order.id.to_string().into()).collect();
+    Some(Goal::Withdraw { amount, block, orders })
+}
+
+/// Leases of a provider to settle now, those that owe most first. One is due once the earnings of a whole period were
+/// not paid; where a transaction is made anyway, half of a period is worth a place in it.
+fn settlements<'a>(account: &ComputeAccount, view: &'a ChainView, anyway: bool) -> Vec<&'a Order> {
+    let period = account.spec.settle_every.as_ref().and_then(|text| seconds(text.as_str())).unwrap_or(SETTLE_EVERY);
+    let now = view.latest.block.timestamp;
+    let owes = |order: &Order, seconds: u64| {
+        let earned = order.rate().accrued(seconds.max(1), Amount(u128::MAX)).released(order.terms.holdbackBps);
+        order.slot.provider == view.account && order.unpaid(now) >= earned.max(Amount(1))
+    };
+    let orders = || view.latest.orders.values().map(AsRef::as_ref);
+    let mut due: Vec<&Order> = match anyway || orders().any(|order| owes(order, period)) {
+        true => orders().filter(|order| owes(order, period / 2)).collect(),
+        false => vec![],
+    };
+    due.sort_by_key(|order| (std::cmp::Reverse(order.unpaid(now)), order.id));
+    due.truncate(Goal::MOST_ORDERS);
+    due
 }
 
 /// What has to come from the wallet, if the Market may not draw so much.
@@ -84,6 +117,9 @@ mod tests {
     use freehold_api::account::{Caps, Chain, ComputeAccountSpec, SecretKey, SignerRef};
     use freehold_api::transaction::ChainTransactionSpec;
     use freehold_chain::view::Balances;
+    use freehold_core::money::Rate;
+    use freehold_core::order::OrderSlot;
+    use freehold_core::{Address, B256};
 
     fn account(role: Role, tokens: Option<&str>) -> ComputeAccount {
         let chain = Chain {
@@ -106,6 +142,7 @@ mod tests {
             signer_ref,
             confirmations: Default::default(),
             caps: tokens.map(|tokens| Caps { period: "24h".into(), tokens: Some(tokens.into()), fees: None }),
+            settle_every: None,
             operator: "ns.release".into(),
         };
         ComputeAccount::new("a", spec)
@@ -122,6 +159,73 @@ mod tests {
 
     fn order() -> Vec<Arc<ChainTransaction>> {
         open(Goal::PlaceOrder { order_id: "0x00".into(), order: "order-1".into() })
+    }
+
+    fn withdraw(amount: &str, orders: &[u8]) -> Goal {
+        let orders = orders.iter().map(|id| B256::repeat_byte(*id).to_string().into()).collect();
+        Goal::Withdraw { amount: amount.into(), block: 0, orders }
+    }
+
+    const HOUR: u64 = 3_600;
+    const NOW: u64 = 1_000 * HOUR;
+
+    /// A lease at one token an hour, a fifth held back, that was started and last settled so many hours ago.
+    fn lease(id: u8, hours: u64, settled: u64) -> (B256, Arc<Order>) {
+        let terms = freehold_testkit::chain::terms(Address::ZERO, 900_000_000, NOW, b"{}");
+        let (id, rate) = (B256::repeat_byte(id), Rate::per_hour(Amount(1_000_000)));
+        let paid = rate.accrued((hours - settled) * HOUR, Amount(u128::MAX)).released(2_000);
+        let slot = OrderSlot {
+            state: OrderState::Running,
+            provider: Address::ZERO,
+            price: rate.0,
+            started_at: NOW - hours * HOUR,
+            end_at: NOW + 100 * HOUR,
+            funds: Amount(900_000_000).saturating_sub(paid),
+            paid,
+            ..OrderSlot::default()
+        };
+        (id, Arc::new(Order { id, salt: id, terms, spec: vec![], slot, bids: vec![], result_hash: None, split: None }))
+    }
+
+    fn leases(free: u128, leases: impl IntoIterator<Item = (B256, Arc<Order>)>) -> ChainView {
+        let mut view = view(free, 0, 0);
+        view.latest.block.timestamp = NOW;
+        view.latest.orders = leases.into_iter().collect();
+        view
+    }
+
+    #[test]
+    fn what_a_lease_has_earned_in_a_period_is_settled_and_withdrawn_in_one_goal() {
+        let plan_of = |view: &ChainView| plan(&account(Role::Provider, None), view, &[], Amount::ZERO);
+        assert_eq!(plan_of(&leases(0, [lease(1, 30, 23), lease(2, 30, 20)])), vec![], "nothing is a day old");
+        // One is due; those with half a day come along, the one that owes most first.
+        let due = leases(0, [lease(1, 30, 13), lease(2, 30, 25), lease(3, 30, 11)]);
+        assert_eq!(plan_of(&due), vec![withdraw("30.4", &[2, 1])]);
+        let idle = leases(500_000, [lease(1, 30, 13), lease(3, 30, 11)]);
+        assert_eq!(plan_of(&idle), vec![withdraw("10.9", &[1])], "a withdrawal is made anyway");
+        let mut stranger = leases(0, [lease(1, 30, 25)]);
+        stranger.account = Address::repeat_byte(9);
+        assert_eq!(plan_of(&stranger), vec![], "another provider's");
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_waits_for_the_one_before() {
+        let view = leases(0, (1..=40).map(|id| lease(id, 100, 24 + u64::from(id))));
+        let goals = plan(&account(Role::Provider, None), &view, &[], Amount::ZERO);
+        let [Goal::Withdraw { orders, .. }] = goals.as_slice() else { panic!("{goals:?}") };
+        assert_eq!(orders.len(), Goal::MOST_ORDERS);
+        assert_eq!(orders[0].as_str(), B256::repeat_byte(40).to_string(), "the one that owes most");
+        let open = open(goals[0].clone());
+        assert_eq!(plan(&account(Role::Provider, None), &view, &open, Amount::ZERO), vec![]);
+    }
+
+    #[test]
+    fn the_account_says_how_long_earnings_wait() {
+        let mut account = account(Role::Provider, None);
+        account.spec.settle_every = Some("1h".into());
+        let due = |view: &ChainView| plan(&account, view, &[], Amount::ZERO).len();
+        assert_eq!(due(&leases(0, [lease(1, 5, 0)])), 0);
+        assert_eq!(due(&leases(0, [lease(1, 5, 1)])), 1);
     }
 
     #[test]
@@ -141,9 +245,9 @@ mod tests {
     #[test]
     fn what_is_free_goes_to_the_wallet_unless_it_is_about_to_be_used() {
         let plan_of = |open: &[_]| plan(&account(Role::Tenant, None), &view(1_500_000, 0, 0), open, Amount::ZERO);
-        assert_eq!(plan_of(&[]), vec![Goal::Withdraw { amount: "1.5".into(), block: 0 }]);
+        assert_eq!(plan_of(&[]), vec![withdraw("1.5", &[])]);
         assert_eq!(plan_of(&order()), vec![]);
-        assert_eq!(plan_of(&open(Goal::Withdraw { amount: "1".into(), block: 0 })), vec![]);
+        assert_eq!(plan_of(&open(withdraw("1", &[]))), vec![]);
     }
 
     #[test]

@@ -267,7 +267,9 @@ fn start_missed(facts: &Facts, start_by: u64) -> Next {
 }
 
 fn running(facts: &Facts, end_at: u64) -> Next {
-    let next = Next::new(LeasePhase::Running, WATCH);
+    // The end of the escrow is known beforehand: it is looked at in the second after it.
+    let left = Duration::from_secs(end_at.saturating_sub(facts.now) + 1);
+    let next = Next::new(LeasePhase::Running, WATCH.min(left));
     let Some(job) = &facts.job else { return rebuild(facts, next, end_at) };
     if let Some((stop, at)) = job.stopped {
         return stopping(facts, job, stop, at);

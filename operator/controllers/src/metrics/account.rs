@@ -18,7 +18,7 @@ use kube::runtime::reflector::Store;
 use super::figure::{self as fig, Sample};
 use crate::accounts::{Report, is_ours};
 use crate::compute_account::committed;
-use crate::context::Context;
+use crate::context::{Context, KeptFunded};
 use crate::goals;
 
 /// Decimals of the chain's own coin.
@@ -35,6 +35,7 @@ pub struct Sight<'a> {
     pub report: &'a Report,
     /// Every goal that is kept, finished ones too.
     pub goals: &'a [Arc<ChainTransaction>],
+    pub kept_funded: &'a KeptFunded,
     pub now: Timestamp,
 }
 
@@ -43,12 +44,14 @@ pub fn show(ctx: &Context, objects: Store<ComputeAccount>) {
     let release = ctx.settings.release.clone();
     ctx.metrics.show(move |_| ready(&objects.state(), &release));
     let (views, accounts, outbox) = (ctx.views.clone(), ctx.accounts.clone(), ctx.outbox.clone());
+    let kept_funded = ctx.kept_funded.clone();
     ctx.metrics.show(move |now| {
         let mut samples = Vec::new();
         for (name, served) in accounts.all() {
             let Some(view) = views.get(&name) else { continue };
             let report = served.report.borrow().clone();
-            let sight = Sight { name: &name, view: &view, report: &report, goals: &outbox.of(&name), now };
+            let (goals, kept_funded) = (outbox.of(&name), &kept_funded);
+            let sight = Sight { name: &name, view: &view, report: &report, goals: &goals, kept_funded, now };
             samples.extend(figures(&sight));
         }
         samples
@@ -160,7 +163,7 @@ fn waits_on(goal: &ChainTransaction, now: Timestamp) -> Option<&'static str> {
     counts.then_some(reason)
 }
 
-fn orders(Sight { name, view, .. }: &Sight<'_>) -> Vec<Sample> {
+fn orders(Sight { name, view, kept_funded, .. }: &Sight<'_>) -> Vec<Sample> {
     let own = |order: &&Arc<Order>| order.slot.tenant == view.account || order.slot.provider == view.account;
     let own: Vec<&Arc<Order>> = view.latest.orders.values().filter(own).collect();
     let chain_now = view.latest.block.timestamp;
@@ -173,7 +176,13 @@ fn orders(Sight { name, view, .. }: &Sight<'_>) -> Vec<Sample> {
         .collect();
     let left = |order: &Order| order.slot.deadline.saturating_sub(chain_now);
     let within = |state| own.iter().filter(move |order| order.slot.state == state).map(|order| order.as_ref());
+    // A stranger's lease that was topped up before will be again, as far as anybody here can know.
+    let raised = |order: &Order| match order.slot.tenant == view.account {
+        true => kept_funded.holds(&order.id),
+        false => order.escrow() > order.terms.cap(),
+    };
     let escrow = within(OrderState::Running)
+        .filter(|order| !raised(order))
         .filter(|order| order.slot.end_at.saturating_sub(order.slot.started_at) >= SHORT_LEASE)
         .map(|order| order.slot.end_at.saturating_sub(chain_now))
         .min();

@@ -149,7 +149,7 @@ figures! {
     OUTBOX_OLDEST = "outbox_oldest_seconds", "Age of the oldest goal in this state; 0 if there is none", [ACCOUNT, one_of("state", OPEN)];
     OUTBOX_WAITING = "outbox_waiting_goals", "Goals that wait on somebody, and those that a signer refused in the last hour", [ACCOUNT, one_of("reason", REASONS)];
     ORDER_COUNT = "orders", "Orders of the account that are not settled", [ACCOUNT, one_of("state", ORDERS)];
-    ESCROW = "escrow_ends_seconds", "Seconds until the soonest escrow of a running lease ends; those funded for less than two hours in all aside", [ACCOUNT];
+    ESCROW = "escrow_ends_seconds", "Seconds until the soonest escrow of a running lease ends; those funded for less than two hours in all, and those that are topped up, aside", [ACCOUNT];
     START_USED = "start_window_used_ratio", "Largest share of a start window that is gone, of leases that wait to be started", [ACCOUNT];
     REVIEW = "review_ends_seconds", "Seconds until the soonest review window of a delivered result ends", [ACCOUNT];
     REVIEW_USED = "review_window_used_ratio", "Largest share of a review window that is gone, of results that wait for a verdict", [ACCOUNT];

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::account::{Sight, figures};
 use super::*;
 use crate::accounts::Report;
+use crate::context::KeptFunded;
 
 const NOW: i64 = 1_000_000;
 const ME: Address = Address::repeat_byte(1);
@@ -106,7 +107,14 @@ fn start(state: TransactionState, reason: &'static str, age: i64) -> Arc<ChainTr
 fn account(goals: &[Arc<ChainTransaction>]) -> Vec<Sample> {
     let nonces = NonceHealth::Foreign { nonce: 3 };
     let report = Report { block: B256::repeat_byte(9), nonces, pending: Amount(500_000), ..Report::default() };
-    figures(&Sight { name: "team-a", view: &view(), report: &report, goals, now: at(NOW + 12) })
+    figures(&Sight {
+        name: "team-a",
+        view: &view(),
+        report: &report,
+        goals,
+        kept_funded: &KeptFunded::default(),
+        now: at(NOW + 12),
+    })
 }
 
 fn ours() -> Arc<freehold_api::ComputeAccount> {
@@ -252,7 +260,14 @@ fn an_account_shows_its_chain_money_and_orders() {
 #[test]
 fn a_chain_that_was_never_read_shows_no_money() {
     let (view, report) = (ChainView::default(), Report::default());
-    let samples = figures(&Sight { name: "a", view: &view, report: &report, goals: &[], now: at(NOW) });
+    let samples = figures(&Sight {
+        name: "a",
+        view: &view,
+        report: &report,
+        goals: &[],
+        kept_funded: &KeptFunded::default(),
+        now: at(NOW),
+    });
     let page = page(samples);
     says(&page, "chain_health{account=\"a\",health=\"Starting\"} 1.0");
     assert!(!page.contains("account_tokens") && !page.contains("head_"), "{page}");

@@ -4,18 +4,22 @@
 use freehold_api::conditions::{Claim, types};
 use freehold_api::transaction::TransactionState;
 use freehold_api::{ChainTransaction, Goal, labels};
+use freehold_chain::view::ChainView;
 use freehold_core::B256;
+use freehold_core::money::Amount;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::funding::{self, Asks, Question};
 use super::kind::TaskKind;
-use super::observed::Observed;
+use super::ledger::Money;
+use super::observed::{Account, Observed};
 use super::plan::Effect;
 use super::reasons::{result, running, valid};
 use super::stored::{MANIFEST, StoredOrder, name_of};
-use super::{Shared, collect, dereference, funding, gateways, handover, order, stored};
+use super::{Shared, caches, collect, dereference, gateways, handover, order, stored, top_up};
 use crate::goals;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,9 @@ pub async fn apply<K: TaskKind>(shared: &Shared, o: &Observed, effects: &[Effect
             Effect::RemoveFinalizer => hold::<K>(shared, o, false).await?,
             Effect::Fund { attempt } => claims.extend(fund(shared, o, *attempt).await?),
             Effect::Ensure(goal) => ensure(shared, o, goal).await?,
+            Effect::TopUp { order, amount, escrow } => {
+                claims.extend(add(shared, o, order, *amount, *escrow).await?);
+            }
             Effect::Revoke { order } => revoke(shared, o, order).await?,
             Effect::HandOver { manifest, inputs } => claims.extend(hand_over(shared, o, *manifest, inputs).await?),
             Effect::SaveCheckpoint(note) => save_checkpoint(shared, o, note).await,
@@ -91,19 +98,7 @@ async fn fund(shared: &Shared, o: &Observed, attempt: u32) -> Result<Option<Clai
     let lock = shared.locks.of(&account.name);
     let _alone = lock.lock().await;
     let entries = dereference::entries(shared, o);
-    let question = funding::Question {
-        account: &account.name,
-        namespace: &o.task.namespace,
-        limits,
-        cap: o.next_cap(),
-        budgets: &o.budgets,
-        caps: account.caps.as_ref(),
-        entries: &entries,
-        balances: view.balances,
-        address: view.account,
-        decimals: view.decimals,
-        now: o.unix_now(),
-    };
+    let Some(question) = Question::of(o, Asks::Order, o.next_cap(), &entries) else { return Ok(None) };
     let id = stored::id_of(view.chain_id, view.market, view.account, &o.task.uid, attempt);
     if entries.iter().any(|entry| entry.id == id) {
         return Ok(None);
@@ -119,7 +114,36 @@ async fn fund(shared: &Shared, o: &Observed, attempt: u32) -> Result<Option<Clai
     Ok(None)
 }
 
-fn site(view: &freehold_chain::view::ChainView, account: &super::observed::Account) -> order::Site {
+/// The same for more escrow: what was decided just before counts, though no watch has told of it yet.
+async fn add(
+    shared: &Shared,
+    o: &Observed,
+    order: &B256,
+    amount: Amount,
+    escrow: Amount,
+) -> Result<Option<Claim>, Error> {
+    let (Ok(account), Some(view)) = (&o.account, &o.view) else { return Ok(None) };
+    let lock = shared.locks.of(&account.name);
+    let _alone = lock.lock().await;
+    let entries = dereference::entries(shared, o);
+    let Some(question) = Question::of(o, Asks::TopUp, amount, &entries) else { return Ok(None) };
+    // One that is on its way already is not asked for beside itself.
+    if entries.iter().any(|entry| entry.id == *order && matches!(entry.money, Money::Raise(_))) {
+        return Ok(None);
+    }
+    if let Err(claim) = funding::decide(&question) {
+        return Ok(Some(claim));
+    }
+    let goal = top_up::goal(order, amount, escrow, view.decimals);
+    let made = goals::ensure(&shared.ctx, &account.name, goal, Some(&o.task.reference())).await?;
+    if let Some((uid, fact)) = caches::read_goal(&made) {
+        let name = format!("{}/{}", shared.ctx.settings.namespace, made.name_any());
+        shared.caches.goals.insert_fresh(&name, &uid, fact);
+    }
+    Ok(None)
+}
+
+fn site(view: &ChainView, account: &Account) -> order::Site {
     order::Site {
         chain_id: view.chain_id,
         market: view.market,

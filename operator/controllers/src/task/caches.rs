@@ -10,12 +10,14 @@ use freehold_api::conditions::{self, types};
 use freehold_api::{ChainTransaction, ComputeAccount, ComputeBudget, Goal, labels};
 use freehold_chain::view::Health;
 use freehold_core::B256;
+use freehold_core::money::Amount;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 
 use super::index::Index;
+use super::ledger::Raised;
 use super::observed::GoalFact;
 use super::stored::StoredOrder;
 use crate::context::Context;
@@ -105,6 +107,11 @@ impl Caches {
         self.goals.filter_map(failed_placement).into_iter().collect()
     }
 
+    /// Top-ups of all tasks.
+    pub fn raised(&self, decimals: u8) -> Raised {
+        raised(self.goals.filter_map(|fact| Some(fact.clone()).filter(is_top_up)).iter(), decimals)
+    }
+
     pub fn budgets_of(&self, namespace: &str, account: &str) -> Vec<(String, ComputeBudgetSpec)> {
         let budgets = self.budgets.group(namespace).into_iter();
         budgets.filter(|b| b.spec.account_ref.name.as_str() == account).map(|b| (b.name, b.spec)).collect()
@@ -142,6 +149,27 @@ pub fn serves(spec: &ComputeAccountSpec, release: &str) -> bool {
 /// Orders whose placement has failed for good.
 pub fn failed_placements<'a>(goals: impl Iterator<Item = &'a GoalFact>) -> BTreeSet<B256> {
     goals.filter_map(failed_placement).collect()
+}
+
+/// What top-ups bring escrows to. One at confirmed depth still counts: the view may be older than the goal.
+pub fn raised<'a>(goals: impl Iterator<Item = &'a GoalFact>, decimals: u8) -> Raised {
+    use freehold_api::transaction::TransactionState::{Failed, Obsolete};
+    let level = |fact: &GoalFact| match &fact.goal {
+        Goal::TopUp { order_id, amount, escrow } if !matches!(fact.state, Failed | Obsolete) => {
+            let amount = Amount::parse(amount.as_str(), decimals).ok()?;
+            Some((order_id.as_str().parse().ok()?, Amount(escrow.parse().ok()?).saturating_add(amount)))
+        }
+        _ => None,
+    };
+    goals.filter_map(level).fold(Raised::new(), |mut all, (id, level)| {
+        let known: &mut Amount = all.entry(id).or_default();
+        *known = level.max(*known);
+        all
+    })
+}
+
+fn is_top_up(fact: &GoalFact) -> bool {
+    matches!(fact.goal, Goal::TopUp { .. })
 }
 
 fn failed_placement(fact: &GoalFact) -> Option<B256> {

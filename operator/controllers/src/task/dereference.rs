@@ -19,8 +19,9 @@ use super::observed::{Account, Attempt, Delivery, Observed, Report, attempts};
 use super::plan::{Intent, intent};
 use super::reasons::valid;
 use super::store;
+use super::stored::StoredOrder;
 use super::validate::{self, ChainFacts, Found};
-use super::{FoundInputs, Shared, collect, outcome};
+use super::{FoundInputs, Shared, collect, outcome, top_up};
 
 /// Seconds that a gateway's report, or a look at inputs that are not there, stays good.
 const FRESH_SECONDS: i64 = 5;
@@ -48,7 +49,10 @@ pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -
     let failed = failed_placements(goals.iter());
     let limits = account.as_ref().ok().zip(view.as_ref()).map(|(account, _)| validate::limits(&spec, &account.chain));
     let stored = shared.caches.orders.group(&task.uid);
-    let found = view.as_ref().map(|view| attempts(&task.uid, &stored, view, &failed)).unwrap_or_default();
+    let found = view.as_ref().map(|view| {
+        let raised = caches::raised(goals.iter(), view.decimals);
+        attempts(&task.uid, &stored, view, &failed, &raised)
+    });
     let mut o = Observed {
         now: shared.ctx.clock.now(),
         checkpoint: shared.store.checkpoint(&task.namespace, &task.uid),
@@ -58,7 +62,7 @@ pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -
         account,
         view,
         limits,
-        attempts: found,
+        attempts: found.unwrap_or_default(),
         goals,
         report: Report::NotAsked,
         delivery: Delivery::None,
@@ -67,8 +71,11 @@ pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -
     };
     o.delivery = delivery(shared, &o);
     o.report = report(shared, &o).await;
-    if wants_work(&o) {
+    let orders = wants_work(&o);
+    if orders || top_up::may_be_due(&o) {
         o.entries = entries(shared, &o);
+    }
+    if orders {
         o.work = Some(work(shared, &o).await?);
     }
     Ok(Some(o))
@@ -142,8 +149,12 @@ pub fn entries(shared: &Shared, o: &Observed) -> Vec<ledger::Entry> {
 }
 
 pub fn account_entries(caches: &caches::Caches, account: &str, view: &ChainView) -> Vec<ledger::Entry> {
-    let failed = caches.failed_placements();
-    caches.orders.filter_map(|order| ledger::entry(order, view, &failed).filter(|_| order.account == account))
+    let (failed, raised) = (caches.failed_placements(), caches.raised(view.decimals));
+    let of = |order: &StoredOrder| match order.account == account {
+        true => [ledger::entry(order, view, &failed), ledger::raise(order, view, &raised)],
+        false => [None, None],
+    };
+    caches.orders.filter_map(|order| Some(of(order))).into_iter().flatten().flatten().collect()
 }
 
 /// The lease of the newest attempt at its provider's gateway.

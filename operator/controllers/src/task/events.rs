@@ -47,6 +47,7 @@ pub fn news(old: &TaskStatus, new: &TaskStatus) -> Vec<News> {
         let Some(found) = reached(type_) else { continue };
         out.push(News { warning: type_ == types::FAILED, reason: name.into(), note: told(new, found) });
     }
+    out.extend(raised(old, new));
     out.extend(reached(types::SETTLED).map(|found| News::good(types::SETTLED, told(new, found))));
     for condition in new.conditions.iter().filter(|c| c.status == "False" && !ORDINARY.contains(&c.reason.as_str())) {
         let known = conditions::find(&old.conditions, &condition.type_);
@@ -55,6 +56,15 @@ pub fn news(old: &TaskStatus, new: &TaskStatus) -> Vec<News> {
         }
     }
     out
+}
+
+/// The end of a lease moves only by a top-up.
+fn raised(old: &TaskStatus, new: &TaskStatus) -> Option<News> {
+    let (before, after) = (old.funded_until.as_ref()?, new.funded_until.as_ref()?);
+    let later = old.order_id == new.order_id && before.as_str() < after.as_str();
+    later.then(|| {
+        News::good("ToppedUp", format!("The escrow was raised: it lasts until {after}, before until {before}."))
+    })
 }
 
 /// The condition's sentence, and which order it speaks of where that is not plain.

@@ -1,5 +1,5 @@
-//! May a task place an order now? A chain of small checks over budgets,
-//! account and balances; the first that fails is the reason.
+//! May a task place an order now, or add to one? A chain of small checks over
+//! budgets, account and balances; the first that fails is the reason.
 
 use freehold_api::account::{Caps, ComputeBudgetSpec};
 use freehold_api::conditions::{Claim, types};
@@ -9,11 +9,29 @@ use freehold_core::money::Amount;
 use freehold_core::units;
 
 use super::ledger::{self, Entry};
+use super::observed::Observed;
 use super::reasons::funded;
 use super::validate::Limits;
 
 /// Enough for a handful of transactions where fees are low; where they are not, the outbox says so.
 const LEAST_GAS_WEI: u128 = 10_000_000_000_000;
+
+/// What the money is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    Order,
+    /// More for a lease that is counted already.
+    TopUp,
+}
+
+impl Asks {
+    fn phrase(self) -> &'static str {
+        match self {
+            Self::Order => "The order would hold",
+            Self::TopUp => "The lease needs another",
+        }
+    }
+}
 
 /// Everything a decision rests on.
 #[derive(Clone, Debug)]
@@ -21,7 +39,8 @@ pub struct Question<'a> {
     pub account: &'a str,
     pub namespace: &'a str,
     pub limits: &'a Limits,
-    /// What the order would hold.
+    pub asks: Asks,
+    /// What the order would hold, or what is to be added to it.
     pub cap: Amount,
     /// ComputeBudgets of the namespace for the account: name and spec.
     pub budgets: &'a [(String, ComputeBudgetSpec)],
@@ -36,7 +55,28 @@ pub struct Question<'a> {
     pub now: u64,
 }
 
-/// `Ok` if the order may be placed; else what `Funded` says.
+impl<'a> Question<'a> {
+    /// What a task asks, as far as account, chain and limits are known.
+    pub fn of(o: &'a Observed, asks: Asks, cap: Amount, entries: &'a [Entry]) -> Option<Self> {
+        let (Ok(account), Some(view), Some(limits)) = (&o.account, &o.view, o.limits()) else { return None };
+        Some(Self {
+            account: &account.name,
+            namespace: &o.task.namespace,
+            limits,
+            asks,
+            cap,
+            budgets: &o.budgets,
+            caps: account.caps.as_ref(),
+            entries,
+            balances: view.balances,
+            address: view.account,
+            decimals: view.decimals,
+            now: o.unix_now(),
+        })
+    }
+}
+
+/// `Ok` if the money may be spent; else what `Funded` says.
 pub fn decide(question: &Question<'_>) -> Result<(), Claim> {
     if question.budgets.is_empty() {
         return Err(no(
@@ -85,6 +125,7 @@ fn within_budget(q: &Question<'_>, name: &str, budget: &ComputeBudgetSpec) -> Re
     let sums =
         ledger::totals(q.entries.iter().filter(|e| e.namespace == q.namespace), since(q.now, budget.period.as_str()));
     if let Some(most) = budget.max_concurrent
+        && q.asks == Asks::Order
         && sums.live >= most
     {
         return Err(no(
@@ -100,7 +141,8 @@ fn within_budget(q: &Question<'_>, name: &str, budget: &ComputeBudgetSpec) -> Re
         return Err(no(
             funded::BUDGET_EXCEEDED,
             format!(
-                "The order would hold {}; of ComputeBudget `{name}` (limit {}) {} are committed and {} spent. Waits for orders to end; raise the limit, or lower market.budget.",
+                "{} {}; of ComputeBudget `{name}` (limit {}) {} are committed and {} spent. Waits for orders to end; raise the limit, or lower market.budget.",
+                q.asks.phrase(),
                 show(q, q.cap),
                 show(q, limit),
                 show(q, sums.committed),
@@ -121,7 +163,8 @@ fn within_caps(q: &Question<'_>) -> Result<(), Claim> {
         return Err(no(
             funded::BUDGET_EXCEEDED,
             format!(
-                "The order would hold {}; account `{}` may spend {} in {}, {} are committed and {} spent. Waits for orders to end; raise caps.tokens.",
+                "{} {}; account `{}` may spend {} in {}, {} are committed and {} spent. Waits for orders to end; raise caps.tokens.",
+                q.asks.phrase(),
                 show(q, q.cap),
                 q.account,
                 show(q, most),
@@ -142,7 +185,7 @@ fn affordable(q: &Question<'_>) -> Result<(), Claim> {
         return Err(no(
             funded::INSUFFICIENT_BALANCE,
             format!(
-                "Account `{}` holds {}, the order and those before it need {}. Send at least {} more tokens to {}.",
+                "Account `{}` holds {}, this and what comes before it need {}. Send at least {} more tokens to {}.",
                 q.account,
                 show(q, held),
                 show(q, needed),

@@ -16,6 +16,7 @@ use super::observed::{Attempt, Observed, Report};
 use super::outcome::Outcome;
 use super::plan::{Effect, Intent, Plan, cancel, close, id_of, leased_by};
 use super::reasons::{failed, funded, leased, running};
+use super::top_up;
 
 /// How long a checkpoint is waited for before a lease is closed.
 const CHECKPOINT_GRACE: i64 = 60;
@@ -168,9 +169,12 @@ pub fn running(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, 
     if let Some(note) = newer_checkpoint(o) {
         plan.effect(Effect::SaveCheckpoint(note));
     }
+    top_up::exhausted(o, order, plan);
     if attempt.stored.is_none() || is_over(o, order, intent) {
         plan.claim(Claim::no(types::RUNNING, running::STOPPED, "The lease is being closed."));
         plan.effect(Effect::Ensure(close(attempt)));
+    } else {
+        top_up::keep_funded(o, attempt, order, intent, plan);
     }
 }
 

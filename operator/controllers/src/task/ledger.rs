@@ -1,7 +1,7 @@
 //! What an account has promised and spent, per namespace: computed from stored
 //! orders and the chain each time, never from any status.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use freehold_chain::view::ChainView;
 use freehold_core::B256;
@@ -25,6 +25,8 @@ pub enum Money {
     Promised(Amount),
     /// In the market's escrow.
     Escrowed(Amount),
+    /// To be added to an escrow by a goal that no block shows yet.
+    Raise(Amount),
     /// What a settled order has cost; `at` is when its bidding ended (unix seconds).
     Spent { amount: Amount, at: u64 },
 }
@@ -60,27 +62,36 @@ pub fn stage(stored: Option<&StoredOrder>, id: &B256, view: &ChainView, failed: 
     }
 }
 
-/// What a settled order has cost its tenant.
-pub fn cost(order: &Order) -> Amount {
-    let put_in = order.terms.cap();
-    // Without the settling event nothing is known to have come back.
-    order.split.map_or(put_in, |split| put_in.saturating_sub(split.to_tenant))
-}
+/// What top-ups that were asked for bring escrows to, by order. A level, so that one that a block shows already does not
+/// count twice.
+pub type Raised = BTreeMap<B256, Amount>;
 
 pub fn entry(stored: &StoredOrder, view: &ChainView, failed: &BTreeSet<B256>) -> Option<Entry> {
     let money = match stage(Some(stored), &stored.id, view, failed) {
         Stage::Unplaced => Money::Promised(stored.terms.cap()),
         Stage::Lapsed => return None,
-        Stage::Live(_) | Stage::Settling(_) => {
-            let order = view.order(&stored.id)?;
-            Money::Escrowed(Amount(order.slot.funds.0.saturating_add(order.slot.paid.0)).max(stored.terms.cap()))
-        }
+        Stage::Live(_) | Stage::Settling(_) => Money::Escrowed(held(view.order(&stored.id)?, stored)),
         Stage::Settled(_) => {
             let order = view.confirmed_order(&stored.id)?;
-            Money::Spent { amount: cost(order), at: stored.bid_by() }
+            Money::Spent { amount: order.cost(), at: stored.bid_by() }
         }
     };
-    Some(Entry { id: stored.id, namespace: stored.task.namespace.clone(), task_uid: stored.task.uid.clone(), money })
+    Some(entry_of(stored, money))
+}
+
+/// What a top-up of the order will still take.
+pub fn raise(stored: &StoredOrder, view: &ChainView, raised: &Raised) -> Option<Entry> {
+    let order = view.order(&stored.id).filter(|order| order.slot.state == OrderState::Running)?;
+    let more = raised.get(&stored.id)?.saturating_sub(held(order, stored));
+    (more > Amount::ZERO).then(|| entry_of(stored, Money::Raise(more)))
+}
+
+fn held(order: &Order, stored: &StoredOrder) -> Amount {
+    order.escrow().max(stored.terms.cap())
+}
+
+fn entry_of(stored: &StoredOrder, money: Money) -> Entry {
+    Entry { id: stored.id, namespace: stored.task.namespace.clone(), task_uid: stored.task.uid.clone(), money }
 }
 
 /// Sums over some entries.
@@ -108,6 +119,10 @@ pub fn totals<'a>(entries: impl Iterator<Item = &'a Entry>, since: u64) -> Total
             Money::Escrowed(cap) => {
                 sum.committed = sum.committed.saturating_add(cap);
                 sum.live += 1;
+            }
+            Money::Raise(more) => {
+                sum.committed = sum.committed.saturating_add(more);
+                sum.promised = sum.promised.saturating_add(more);
             }
             Money::Spent { amount, at } if at >= since => sum.spent = sum.spent.saturating_add(amount),
             Money::Spent { .. } => {}

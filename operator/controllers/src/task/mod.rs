@@ -36,6 +36,7 @@ pub mod status;
 pub mod store;
 pub mod stored;
 pub mod sweep;
+pub mod top_up;
 pub mod validate;
 mod winding;
 
@@ -229,6 +230,9 @@ async fn reconcile<K: TaskKind>(task: Arc<DeserializeGuard<K>>, shared: Arc<Shar
     };
     // Pure: what to say and what to do.
     let plan = plan::plan(&observed);
+    if let Some(attempt) = observed.newest() {
+        shared.ctx.kept_funded.note(attempt.id, top_up::keeps_up(&observed, &plan));
+    }
     // Goals, ConfigMaps, finalizers, transfers.
     let applied = apply::apply::<K>(&shared, &observed, &plan.effects).await;
     // Said also when something failed.

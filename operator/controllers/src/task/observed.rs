@@ -16,7 +16,7 @@ use freehold_core::{Address, B256};
 use jiff::Timestamp;
 
 use super::kind::{TaskFacts, TaskSpecView};
-use super::ledger::{self, Entry, Stage};
+use super::ledger::{self, Entry, Raised, Stage};
 use super::stored::StoredOrder;
 use super::validate::{ChainFacts, Limits, Work};
 
@@ -31,6 +31,8 @@ pub struct Attempt {
     pub order: Option<Arc<Order>>,
     /// At confirmed depth.
     pub confirmed: Option<Arc<Order>>,
+    /// What top-ups that were asked for bring its escrow to.
+    pub raised: Amount,
 }
 
 impl Attempt {
@@ -47,15 +49,21 @@ impl Attempt {
     pub fn cost(&self) -> Amount {
         match (self.stage, &self.order, &self.stored) {
             (Stage::Lapsed, ..) => Amount::ZERO,
-            (Stage::Settled(_) | Stage::Settling(_), Some(order), _) => ledger::cost(order),
-            (_, Some(order), _) => Amount(order.slot.funds.0.saturating_add(order.slot.paid.0)),
+            (Stage::Settled(_) | Stage::Settling(_), Some(order), _) => order.cost(),
+            (_, Some(order), _) => order.escrow().max(self.raised),
             (_, None, stored) => stored.as_ref().map(|s| s.terms.cap()).unwrap_or_default(),
         }
     }
 }
 
 /// The attempts of a task, found by probing ids from 0 on.
-pub fn attempts(uid: &str, stored: &[StoredOrder], view: &ChainView, failed: &BTreeSet<B256>) -> Vec<Attempt> {
+pub fn attempts(
+    uid: &str,
+    stored: &[StoredOrder],
+    view: &ChainView,
+    failed: &BTreeSet<B256>,
+    raised: &Raised,
+) -> Vec<Attempt> {
     let by_id: BTreeMap<B256, &StoredOrder> = stored.iter().map(|s| (s.id, s)).collect();
     let probe = |number: u32| {
         let id = super::stored::id_of(view.chain_id, view.market, view.account, uid, number);
@@ -64,7 +72,8 @@ pub fn attempts(uid: &str, stored: &[StoredOrder], view: &ChainView, failed: &BT
         let confirmed = view.confirmed_order(&id).filter(|o| o.slot.state != OrderState::None).cloned();
         let known = found.is_some() || order.is_some() || confirmed.is_some();
         let stage = ledger::stage(found.as_ref(), &id, view, failed);
-        known.then_some(Attempt { number, id, stage, stored: found, order, confirmed })
+        let raised = raised.get(&id).copied().unwrap_or_default();
+        known.then_some(Attempt { number, id, stage, stored: found, order, confirmed, raised })
     };
     (0..).map_while(probe).collect()
 }

@@ -57,9 +57,10 @@ pub struct Job<'a> {
     pub resume: Option<&'a CheckpointNote>,
 }
 
-/// What an attempt may hold: the least of what is left of the budget, and the highest rate over the time left.
+/// What an attempt may hold: the least of what is left of the budget, and the highest rate over the time left, or over
+/// the first slice of it.
 pub fn cap(limits: &Limits, budget_left: Amount, seconds_left: u64) -> Amount {
-    budget_left.min(limits.at_most(seconds_left))
+    budget_left.min(limits.at_most(limits.slice.map_or(seconds_left, |slice| slice.min(seconds_left))))
 }
 
 /// Seconds that an order is given to get into a block, beyond the time for bids: the contract counts that from there.

@@ -7,15 +7,16 @@ use std::time::Duration;
 use freehold_api::Goal;
 use freehold_api::conditions::{Claim, types};
 use freehold_core::B256;
+use freehold_core::money::Amount;
 use freehold_core::order::{Order, OrderState};
 use freehold_core::wire::CheckpointNote;
 
-use super::funding;
+use super::funding::{self, Asks, Question};
 use super::ledger::Stage;
 use super::observed::{Attempt, Observed};
 use super::outcome::{self, Outcome};
 use super::reasons::{funded, leased, other, settled, valid, verified};
-use super::{ending, last_word, leasing, winding};
+use super::{ending, last_word, leasing, top_up, winding};
 
 /// Seconds between two looks where nothing wakes the task.
 pub const POLL: Duration = Duration::from_secs(5);
@@ -32,6 +33,12 @@ pub enum Effect {
         attempt: u32,
     },
     Ensure(Goal),
+    /// Decide under the account's lock, and ask for the escrow to be raised from what the chain holds of it.
+    TopUp {
+        order: B256,
+        amount: Amount,
+        escrow: Amount,
+    },
     /// Take back an order that no transaction was made for yet.
     Revoke {
         order: B256,
@@ -57,6 +64,7 @@ impl Effect {
             | Self::RemoveFinalizer
             | Self::Fund { .. }
             | Self::Ensure(_)
+            | Self::TopUp { .. }
             | Self::Revoke { .. }
             | Self::DeleteTask => false,
         }
@@ -174,8 +182,13 @@ fn validity(o: &Observed, plan: &mut Plan) {
 /// A goal that is still wanted and failed, or waits on somebody, is said aloud.
 fn transactions(o: &Observed, plan: &mut Plan) {
     use freehold_api::transaction::TransactionState::Failed;
-    let wanted =
-        |goal: &Goal| plan.effects.iter().any(|effect| matches!(effect, Effect::Ensure(asked) if asked == goal));
+    let decimals = o.view.as_ref().map(|view| view.decimals).unwrap_or_default();
+    let asks = |effect: &Effect, goal: &Goal| match effect {
+        Effect::Ensure(asked) => asked == goal,
+        Effect::TopUp { order, amount, escrow } => top_up::goal(order, *amount, *escrow, decimals) == *goal,
+        _ => false,
+    };
+    let wanted = |goal: &Goal| plan.effects.iter().any(|effect| asks(effect, goal));
     let troubled =
         o.goals.iter().filter(|fact| wanted(&fact.goal)).find_map(|fact| fact.trouble.as_ref().map(|t| (fact, t)));
     match troubled {
@@ -293,7 +306,6 @@ fn repeat(o: &Observed, attempt: &Attempt, state: Option<OrderState>, plan: &mut
 
 /// Checks all that can be checked before the account's lock is taken.
 pub(super) fn fund(o: &Observed, attempt: u32, plan: &mut Plan) {
-    let (Some(limits), Ok(account), Some(view)) = (o.limits(), &o.account, &o.view) else { return };
     let not_before = not_before(o);
     if o.chain_now() < not_before {
         plan.recheck = plan.recheck.min(Duration::from_secs(not_before - o.chain_now()));
@@ -303,19 +315,7 @@ pub(super) fn fund(o: &Observed, attempt: u32, plan: &mut Plan) {
         plan.recheck = plan.recheck.min(Duration::from_secs(15));
         return;
     }
-    let question = funding::Question {
-        account: &account.name,
-        namespace: &o.task.namespace,
-        limits,
-        cap: o.next_cap(),
-        budgets: &o.budgets,
-        caps: account.caps.as_ref(),
-        entries: &o.entries,
-        balances: view.balances,
-        address: view.account,
-        decimals: view.decimals,
-        now: o.unix_now(),
-    };
+    let Some(question) = Question::of(o, Asks::Order, o.next_cap(), &o.entries) else { return };
     if let Err(claim) = funding::decide(&question) {
         plan.claim(claim);
         return;

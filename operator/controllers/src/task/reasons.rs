@@ -20,6 +20,7 @@ pub mod funded {
     pub const GAS_LOW: &str = "GasLow";
     pub const SIGNER_REFUSED: &str = "SignerRefused";
     pub const ORDER_FAILED: &str = "OrderFailed";
+    pub const ESCROW_EXHAUSTED: &str = "EscrowExhausted";
 }
 
 pub mod leased {

@@ -152,12 +152,7 @@ fn attempt(o: &Observed, attempt: &Attempt) -> AttemptStatus {
         order_id: format!("{:#x}", attempt.id).into(),
         provider: attempt.provider().map(|p| p.to_checksum(None).into()),
         state: state.into(),
-        // What the provider gets beyond its own bond is what was put in and neither came back nor was burned.
-        paid: split.map(|(order, split)| {
-            let kept = order.terms.cap().saturating_sub(split.to_tenant);
-            let burned = if order.slot.state == OrderState::Rejected { split.burned } else { Amount::ZERO };
-            o.format(kept.saturating_sub(burned)).into()
-        }),
+        paid: split.map(|(order, _)| o.format(order.slot.paid).into()),
         refunded: split.map(|(_, split)| o.format(split.to_tenant).into()),
     }
 }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
+use serde::Deserialize;
 
 use crate::goals::{TaskRef, order_label};
 
@@ -34,7 +35,21 @@ pub struct StoredOrder {
     /// Failed runs of the attempts before.
     pub failures: u32,
     pub terms: Terms,
+    /// Step of the checkpoint that the work goes on from.
+    pub resumed: u64,
     pub created: Timestamp,
+}
+
+/// What is read of a manifest.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resumed {
+    resume_step: Option<u64>,
+}
+
+fn resumed(data: &BTreeMap<String, String>) -> u64 {
+    let manifest = data.get(MANIFEST).and_then(|text| serde_json::from_str::<Resumed>(text).ok()).unwrap_or_default();
+    manifest.resume_step.unwrap_or_default()
 }
 
 /// `order-<first 20 digits of the id>`.
@@ -112,6 +127,7 @@ impl StoredOrder {
             attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
             failures: annotation(FAILURES_ANNOTATION)?.parse().ok()?,
             terms: calldata::StoredOrder::from_data(map.data.as_ref()?).ok()?.terms,
+            resumed: resumed(map.data.as_ref()?),
             created: map.creation_timestamp()?.0,
         })
     }

@@ -16,6 +16,8 @@ use super::reasons::valid;
 
 /// Shortest time that a lease is worth placing an order for.
 pub const LEAST_LEASE_SECONDS: u64 = 60;
+/// Shortest time that an order is funded for at once, as the API server wants it too.
+const LEAST_SLICE_SECONDS: u64 = 300;
 /// No GPU has more memory; asking for it can only wait in vain.
 const MOST_GPU_MEMORY: u64 = 1 << 40;
 const DEFAULT_HOLDBACK_BPS: u16 = 2000;
@@ -39,6 +41,8 @@ pub struct Limits {
     /// The same in an hour, as it was written.
     pub max_hourly: Amount,
     pub budget: Amount,
+    /// Seconds that an order is funded for at a time; all of its time where it is not topped up.
+    pub slice: Option<u64>,
     pub holdback_bps: u16,
     pub bid_window: u64,
     pub start_window: u64,
@@ -152,6 +156,7 @@ pub fn limits(spec: &TaskSpecView, chain: &ChainFacts) -> Result<Limits, Claim> 
         max_rate,
         max_hourly: hourly,
         budget,
+        slice: market.top_up.as_ref().map(|top_up| slice(top_up.slice.as_str())).transpose()?,
         holdback_bps: holdback(market.holdback.as_ref().map(|p| p.as_str()))?,
         bid_window,
         start_window,
@@ -208,6 +213,12 @@ fn deadline(text: &str, bid_window: u64) -> Result<u64, Claim> {
         )));
     }
     Ok(seconds)
+}
+
+fn slice(text: &str) -> Result<u64, Claim> {
+    let refusal =
+        || invalid(format!("market.topUp.slice `{text}` is no duration of at least 5m; write one such as 1h."));
+    units::seconds(text).filter(|seconds| *seconds >= LEAST_SLICE_SECONDS).ok_or_else(refusal)
 }
 
 fn filter(spec: &TaskSpecView) -> Result<Filter, Claim> {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::panic)] // a test may
 
+mod batch;
 mod signer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +146,7 @@ impl Site {
             signer_ref: self.signer.clone(),
             confirmations: Confirmations { blocks: Some(2), finalized: false },
             caps: None,
+            settle_every: None,
             operator: self.ctx.settings.release.as_str().into(),
         }
     }

@@ -98,13 +98,13 @@ fn bid(n: u32, terms: &Terms) -> SignTransaction {
 
 fn top_up(n: u32, amount: u128) -> SignTransaction {
     let call = Market::topUpCall { id: order(n), terms: terms_to_contract(&terms()), amount };
-    let goal = Goal::TopUp { order_id: id(n), amount: Amount(amount).format(6).into() };
+    let goal = Goal::TopUp { order_id: id(n), amount: Amount(amount).format(6).into(), escrow: "0".into() };
     asked(goal, market(), call.abi_encode())
 }
 
 fn withdraw(to: Address, token: Address) -> SignTransaction {
     let call = Market::withdrawCall { token, amount: u128::MAX, to };
-    asked(Goal::Withdraw { amount: "1".into(), block: 1 }, market(), call.abi_encode())
+    asked(Goal::Withdraw { amount: "1".into(), block: 1, orders: vec![] }, market(), call.abi_encode())
 }
 
 fn approve(spender: Address, whole: u64) -> SignTransaction {
@@ -241,11 +241,75 @@ fn one_goal_does_not_carry_anothers_call() {
             assert!(judged(&swapped).is_err(), "{} carries {}", asked.goal.name(), other.goal.name());
         }
     }
-    // A batch hides calls: no goal is one.
-    let batch = Market::multicallCall { calls: vec![withdraw(stranger(), erc20()).transaction.input] };
+    // A batch hides calls: no goal but a withdrawal that names leases is one.
+    let calls = [withdraw(stranger(), erc20()), withdraw(account(), erc20())].map(|asked| asked.transaction.input);
     for asked in honest {
-        assert!(judged(&with(asked, |tx| tx.input = batch.abi_encode().into())).is_err());
+        for call in &calls {
+            let batch = Market::multicallCall { calls: vec![call.clone()] };
+            let batched = with(asked.clone(), |tx| tx.input = batch.abi_encode().into());
+            assert_eq!(refused_by(&batched), refused_by_contract_or_call(&asked), "{}", asked.goal.name());
+        }
     }
+}
+
+/// Goals of other contracts are refused for the contract that the transaction goes to, those of the Market for the call.
+fn refused_by_contract_or_call(asked: &SignTransaction) -> String {
+    refused_by(&with(asked.clone(), |tx| tx.input = Bytes::from_static(&[1, 2, 3, 4, 5])))
+}
+
+fn settle(n: u32, terms: &Terms) -> Bytes {
+    Market::settleCall { id: order(n), terms: terms_to_contract(terms), resultHash: result() }.abi_encode().into()
+}
+
+/// A withdrawal that names orders 0 to 2 and carries these calls.
+fn batch(calls: Vec<Bytes>) -> SignTransaction {
+    let goal = Goal::Withdraw { amount: "1".into(), block: 1, orders: (0..3).map(id).collect() };
+    asked(goal, market(), Market::multicallCall { calls }.abi_encode())
+}
+
+fn withdrawal(to: Address, token: Address) -> Bytes {
+    withdraw(to, token).transaction.input
+}
+
+#[test]
+fn a_batch_settles_the_goals_leases_and_withdraws_to_the_account() {
+    let all = || withdrawal(account(), erc20());
+    let of = |n| settle(n, &terms());
+    assert_eq!(judged(&batch(vec![of(0), of(1), of(2), all()])).map(|decision| decision.spend), Ok(None));
+    assert!(judged(&batch(vec![of(2), all()])).is_ok(), "some were over already");
+    let alone = with(batch(vec![]), |tx| tx.input = all());
+    assert!(judged(&alone).is_ok(), "all were");
+    // The goal names no lease: no batch at all.
+    let unnamed = SignTransaction { goal: withdraw(account(), erc20()).goal, ..batch(vec![of(0), all()]) };
+    assert_eq!(refused_by(&unnamed), rule::CALLDATA);
+}
+
+#[test]
+fn each_call_of_a_batch_is_judged() {
+    let all = || withdrawal(account(), erc20());
+    let of = |n| settle(n, &terms());
+    let rule_of = |calls: Vec<Bytes>| refused_by(&batch(calls));
+    assert_eq!(rule_of(vec![of(0), of(3), all()]), rule::ORDER, "not the goal's");
+    assert_eq!(rule_of(vec![of(0), of(0), all()]), rule::ORDER, "twice");
+    assert_eq!(rule_of(vec![settle(0, &Terms { token: stranger(), ..terms() }), all()]), rule::TOKEN);
+    assert_eq!(rule_of(vec![of(0), withdrawal(account(), stranger())]), rule::TOKEN);
+    assert_eq!(rule_of(vec![of(0), withdrawal(stranger(), erc20())]), rule::RECIPIENT);
+    assert_eq!(rule_of(vec![withdrawal(stranger(), erc20()), all()]), rule::CALLDATA, "two withdrawals");
+    assert_eq!(rule_of(vec![all(), of(0)]), rule::CALLDATA, "not the last");
+    assert_eq!(rule_of(vec![of(0)]), rule::CALLDATA, "none");
+    assert_eq!(rule_of(vec![]), rule::CALLDATA, "nothing");
+    let nested = |calls: Vec<Bytes>| Bytes::from(Market::multicallCall { calls }.abi_encode());
+    assert_eq!(rule_of(vec![nested(vec![of(0)]), all()]), rule::CALLDATA);
+    assert_eq!(rule_of(vec![of(0), nested(vec![all()])]), rule::CALLDATA);
+    for other in honest().into_iter().filter(|asked| !["settle", "withdraw"].contains(&asked.goal.name())) {
+        assert!(judged(&batch(vec![other.transaction.input, all()])).is_err(), "{} in a batch", other.goal.name());
+    }
+    let longer: Bytes = [&of(0)[..], &[0; 32]].concat().into();
+    assert_eq!(rule_of(vec![longer, all()]), rule::CALLDATA, "something behind the arguments");
+    let whole = batch(vec![of(0), all()]);
+    assert_eq!(refused_by(&with(whole.clone(), |tx| tx.to = TxKind::Call(stranger()))), rule::CONTRACT);
+    let longer = with(whole, |tx| tx.input = [&tx.input[..], &[0; 32]].concat().into());
+    assert_eq!(refused_by(&longer), rule::CALLDATA);
 }
 
 #[test]

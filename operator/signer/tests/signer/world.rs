@@ -172,7 +172,12 @@ impl World {
 
     pub fn withdraw(&self, to: Address) -> SignTransaction {
         let call = Market::withdrawCall { token: CONTRACTS.token, amount: u128::MAX, to };
-        transaction(Goal::Withdraw { amount: "1".into(), block: 1 }, 0, CONTRACTS.market, call.abi_encode())
+        transaction(
+            Goal::Withdraw { amount: "1".into(), block: 1, orders: vec![] },
+            0,
+            CONTRACTS.market,
+            call.abi_encode(),
+        )
     }
 }
 

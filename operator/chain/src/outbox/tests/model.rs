@@ -15,6 +15,9 @@ const DEPTH: u64 = 3;
 struct Chain {
     blocks: Vec<Vec<Sent>>,
     pool: Vec<Sent>,
+    /// How often the subject of a goal has changed, such as a lease of a batch that somebody closed.
+    changes: BTreeMap<String, u32>,
+    reverted: BTreeSet<B256>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ struct Sent {
     nonce: u64,
     goal: String,
     hash: B256,
+    /// Which state of the goal's subject its calldata was made for; for another one it reverts.
+    content: u32,
 }
 
 impl Chain {
@@ -43,7 +48,12 @@ impl Chain {
         let mut next = self.nonce_at(self.blocks.len());
         let mut block = Vec::new();
         while let Some(at) = self.pool.iter().rposition(|sent| sent.nonce == next) {
-            block.push(self.pool.remove(at));
+            let sent = self.pool.remove(at);
+            match sent.content == self.content(&sent.goal) {
+                true => self.reverted.remove(&sent.hash),
+                false => self.reverted.insert(sent.hash),
+            };
+            block.push(sent);
             self.pool.retain(|sent| sent.nonce != next);
             next += 1;
         }
@@ -58,12 +68,21 @@ impl Chain {
         self.blocks.resize(left + blocks + 1, vec![]);
     }
 
+    fn content(&self, goal: &str) -> u32 {
+        self.changes.get(goal).copied().unwrap_or(0)
+    }
+
+    fn succeeded(&self, sent: &Sent) -> bool {
+        !self.reverted.contains(&sent.hash)
+    }
+
     fn mined(&self) -> impl Iterator<Item = (usize, &Sent)> {
         self.blocks.iter().enumerate().flat_map(|(number, block)| block.iter().map(move |sent| (number, sent)))
     }
 
     fn standing(&self, goal: &str) -> Standing {
-        let at = |limit: usize| self.mined().any(|(number, sent)| number < limit && sent.goal == goal);
+        let done = |sent: &Sent| sent.goal == goal && self.succeeded(sent);
+        let at = |limit: usize| self.mined().any(|(number, sent)| number < limit && done(sent));
         match (at(self.blocks.len()), at(self.confirmed())) {
             (true, true) => Standing::Reached("done".into()),
             (true, false) => Standing::NotYet("waits for confirmations".into()),
@@ -94,7 +113,8 @@ impl World {
 
     fn facts(&self) -> Facts {
         let chain = &self.chain;
-        let receipts = chain.mined().map(|(number, sent)| (sent.hash, receipt(number as u64, true))).collect();
+        let of = |(number, sent): (usize, &Sent)| (sent.hash, receipt(number as u64, chain.succeeded(sent)));
+        let receipts = chain.mined().map(of).collect();
         Facts {
             nonce_latest: chain.nonce_at(chain.blocks.len()),
             nonce_confirmed: chain.nonce_at(chain.confirmed()),
@@ -153,12 +173,25 @@ impl World {
     }
 
     fn send(&mut self, goal: &str, nonce: u64, fee: u128, step: usize) -> bool {
-        let hash = alloy::primitives::keccak256(format!("{goal} {nonce} {fee}"));
+        // Made anew from what the chain says now, each time.
+        let content = self.chain.content(goal);
+        let hash_of = |content| alloy::primitives::keccak256(format!("{goal} {nonce} {fee} {content}"));
+        let hash = hash_of(content);
         let slot = self.ledger.slots.iter_mut().find(|slot| slot.nonce == nonce).expect("allocated");
         assert_eq!(slot.goal, goal, "a nonce belongs to one goal");
         let known = slot.hashes.contains(&hash);
-        assert!(known || !self.refused.contains(goal), "the signer is asked for nothing new before its time");
-        if !slot.hashes.contains(&hash) {
+        let remade = (0..content).any(|before| slot.hashes.contains(&hash_of(before)));
+        let refused = self.refused.contains(goal);
+        assert!(known || remade || !refused, "the signer is asked for nothing new before its time");
+        if refused && !known {
+            self.sent_at.insert(goal.into(), self.now);
+            return true;
+        }
+        if !known {
+            if slot.hashes.len() >= MAX_HASHES {
+                self.sent_at.insert(goal.into(), self.now);
+                return true;
+            }
             slot.hashes.push(hash);
         }
         if step == 1 {
@@ -173,7 +206,7 @@ impl World {
         if step == 2 {
             return false;
         }
-        self.chain.broadcast(Sent { nonce, goal: goal.into(), hash });
+        self.chain.broadcast(Sent { nonce, goal: goal.into(), hash, content });
         self.sent_at.insert(goal.into(), self.now);
         true
     }
@@ -217,11 +250,14 @@ impl World {
         assert_eq!(nonces, (0..nonces.len() as u64).collect::<Vec<_>>(), "nonces are contiguous");
         for n in 0..goals {
             let name = format!("g{n}");
-            let times = self.chain.mined().filter(|(_, sent)| sent.goal == name).count();
-            assert_eq!(times, 1, "{name} was mined {times} times");
+            let of = || self.chain.mined().filter(|(_, sent)| sent.goal == name);
+            let (sent, done) = (of().count(), of().filter(|(_, sent)| self.chain.succeeded(sent)).count());
+            let entry = &self.goals[&name];
+            // What reverts again and again is given up, and asked for anew by whoever wanted it.
+            let given_up = entry.state == State::Failed && entry.reverts >= MAX_REVERTS;
+            assert_eq!(done, usize::from(!given_up), "{name} was done {done} times: {entry:?}");
+            assert!(sent - done <= MAX_REVERTS as usize + 1, "{name} reverted {} times", sent - done);
         }
-        let distinct: BTreeSet<&str> = self.chain.mined().map(|(_, sent)| sent.goal.as_str()).collect();
-        assert_eq!(distinct.len(), nonces.len(), "no goal has two transactions");
     }
 }
 
@@ -239,6 +275,10 @@ enum Event {
         blocks: usize,
         keep: bool,
     },
+    /// What a goal is about changes: transactions that were made for the state before revert.
+    Change {
+        goal: usize,
+    },
     /// The signer's policy turns against a goal, or for it.
     Turn {
         goal: usize,
@@ -253,6 +293,7 @@ fn event(depth: u64) -> impl Strategy<Value = Event> {
         3 => Just(Event::Mine),
         1 => (1usize..=depth as usize, any::<bool>()).prop_map(|(blocks, keep)| Event::Reorganise { blocks, keep }),
         2 => (0usize..6).prop_map(|goal| Event::Turn { goal }),
+        1 => (0usize..6).prop_map(|goal| Event::Change { goal }),
     ]
 }
 
@@ -276,6 +317,7 @@ fn run(goals: usize, events: &[Event]) -> World {
             }
             Event::Mine => world.chain.mine(),
             Event::Reorganise { blocks, keep } => world.chain.reorganise(*blocks, *keep),
+            Event::Change { goal } => *world.chain.changes.entry(format!("g{goal}")).or_default() += 1,
             Event::Turn { goal } => {
                 let goal = format!("g{goal}");
                 if !world.refused.remove(&goal) {
@@ -291,8 +333,8 @@ fn run(goals: usize, events: &[Event]) -> World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Dying anywhere, any number of times, with reorganisations in between:
-    /// one transaction a goal, and no hole among the nonces.
+    /// Dying anywhere, any number of times, with reorganisations and changes of what goals are about in between:
+    /// each is done once, what reverts takes no other with it, and there is no hole among the nonces.
     #[test]
     fn whatever_happens_each_goal_is_reached_once(goals in 1usize..20, events in proptest::collection::vec(event(DEPTH), 0..40)) {
         run(goals, &events).check(goals);

@@ -11,6 +11,8 @@ use freehold_api::labels;
 use freehold_api::{ChainTransaction, ComputeAccount, ComputeBudget, TrainingTask};
 use freehold_chain::view::ChainView;
 use freehold_core::canonical::sha256_hex;
+use freehold_core::money::{Amount, Rate};
+use freehold_core::order::{Order, OrderSlot, OrderState};
 use freehold_core::wire::LeaseReport;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -280,7 +282,17 @@ impl Scene {
     }
 
     fn task(&self, name: &str) {
+        self.apply(name, world::manifest());
+    }
+
+    /// The same, funded in slices of ten minutes.
+    fn sliced_task(&self, name: &str) {
         let mut task = world::manifest();
+        task["spec"]["market"]["topUp"] = json!({ "slice": "10m" });
+        self.apply(name, task);
+    }
+
+    fn apply(&self, name: &str, mut task: Value) {
         task["metadata"]["name"] = json!(name);
         task["metadata"]["uid"] = json!(format!("uid-{name}"));
         task["metadata"]["resourceVersion"] = json!("1");
@@ -291,6 +303,36 @@ impl Scene {
         let Some(object) = self.cluster.get(&task_path(name)) else { return Ok(()) };
         let task: TrainingTask = serde_json::from_value(object).expect("a task");
         reconcile(Arc::new(DeserializeGuard(Ok(task))), self.shared.clone()).await.map(|_| ())
+    }
+
+    /// Every order that was written down runs on the chain, and its escrow ends in a minute.
+    fn run_out_soon(&self) {
+        let mut view = World::new().view();
+        for stored in self.shared.caches.orders.filter_map(|order| Some(order.clone())) {
+            let rate = Rate::per_hour(Amount(400_000));
+            let (end, escrow) = (world::START as u64 + 60, stored.terms.cap());
+            let slot = OrderSlot {
+                state: OrderState::Running,
+                tenant: view.account,
+                provider: world::PROVIDER,
+                price: rate.0,
+                deadline: end,
+                started_at: end - rate.lasts(escrow),
+                end_at: end,
+                funds: escrow,
+                ..OrderSlot::default()
+            };
+            let (id, terms) = (stored.id, stored.terms);
+            let order = Order { id, salt: id, terms, spec: vec![], slot, bids: vec![], result_hash: None, split: None };
+            let order = Arc::new(order);
+            view.latest.orders.insert(id, order.clone());
+            view.confirmed.orders.insert(id, order);
+        }
+        self.view.send_replace(Arc::new(view));
+    }
+
+    fn top_ups(&self) -> usize {
+        self.cluster.of("chaintransactions").iter().filter(|o| o["spec"]["goal"]["topUp"].is_object()).count()
     }
 
     /// What the watches would tell.
@@ -391,6 +433,51 @@ async fn of_two_tasks_at_once_exactly_one_is_funded_and_a_raised_budget_releases
     scene.pass("one").await.expect("a pass");
     scene.pass("two").await.expect("a pass");
     assert_eq!(scene.cluster.of("chaintransactions").len(), 2);
+}
+
+#[tokio::test]
+async fn of_two_leases_that_need_more_at_once_one_is_topped_up_where_the_budget_has_room_for_one() {
+    let scene = Scene::new("0.25");
+    for name in ["one", "two"] {
+        scene.sliced_task(name);
+        scene.pass(name).await.expect("a pass");
+    }
+    scene.sync();
+    scene.run_out_soon();
+    let (first, second) = tokio::join!(scene.pass("one"), scene.pass("two"));
+    first.expect("a pass");
+    second.expect("a pass");
+    assert_eq!(scene.top_ups(), 1, "each holds 0.083333, a slice more is 0.066667");
+    let mut reasons = [scene.reason("one", "Funded"), scene.reason("two", "Funded")];
+    reasons.sort();
+    assert_eq!(reasons, ["BudgetExceeded", "Funded"]);
+    // Neither a watch that tells of it late nor a new pass makes another of it.
+    for _ in 0..3 {
+        scene.pass("one").await.expect("a pass");
+        scene.pass("two").await.expect("a pass");
+        scene.sync();
+    }
+    assert_eq!(scene.top_ups(), 1);
+    scene.budget("0.35");
+    scene.pass("one").await.expect("a pass");
+    scene.pass("two").await.expect("a pass");
+    assert_eq!(scene.top_ups(), 2);
+}
+
+#[tokio::test]
+async fn a_crash_before_a_top_up_is_recorded_leaves_one() {
+    let scene = Scene::new("10");
+    scene.sliced_task("one");
+    scene.pass("one").await.expect("a pass");
+    scene.sync();
+    scene.run_out_soon();
+    *scene.cluster.fail.lock().expect("lock") = Some("chaintransactions".into());
+    assert!(scene.pass("one").await.is_err());
+    assert_eq!(scene.top_ups(), 0);
+    for _ in 0..3 {
+        scene.pass("one").await.expect("a pass");
+    }
+    assert_eq!(scene.top_ups(), 1);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::*;
-use crate::task::funding::{Question, decide};
+use crate::task::funding::{Asks, Question, decide};
 use crate::task::ledger::{Entry, Money};
 use crate::task::validate::{self, Limits};
 
@@ -24,6 +24,7 @@ fn entry(namespace: &str, money: Money) -> Entry {
 }
 
 struct Case {
+    asks: Asks,
     cap: Amount,
     budgets: Vec<(String, ComputeBudgetSpec)>,
     caps: Option<freehold_api::account::Caps>,
@@ -34,6 +35,7 @@ struct Case {
 impl Case {
     fn new(limit: &str) -> Self {
         Self {
+            asks: Asks::Order,
             cap: Amount(1_000_000),
             budgets: vec![("team".into(), budget(limit))],
             caps: None,
@@ -47,6 +49,7 @@ impl Case {
             account: "team-a",
             namespace: "demo",
             limits: &limits(),
+            asks: self.asks,
             cap: self.cap,
             budgets: &self.budgets,
             caps: self.caps.as_ref(),

@@ -11,5 +11,6 @@ mod ordering;
 mod properties;
 mod shown;
 mod sweeping;
+mod top_up;
 mod validation;
 mod world;

@@ -6,6 +6,7 @@ use freehold_core::B256;
 use freehold_core::money::Amount;
 use freehold_core::order::OrderState;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::world::*;
 use crate::task::ledger::Stage;
@@ -26,6 +27,8 @@ enum Move {
     BadData,
     Silent,
     Back,
+    /// The work is so far, in hundredths.
+    Progress(u8),
     Suspend,
     Resume,
     Blind,
@@ -47,6 +50,7 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => Just(Move::BadData),
         1 => Just(Move::Silent),
         1 => Just(Move::Back),
+        2 => (0u8..=100).prop_map(Move::Progress),
         1 => Just(Move::Suspend),
         1 => Just(Move::Resume),
         1 => Just(Move::Blind),
@@ -72,6 +76,7 @@ fn act(world: &mut World, step: Move) {
         Move::BadData => world.report = exited(65, "BadData", true, 1),
         Move::Silent => world.report = Report::Unreachable("timeout".into()),
         Move::Back => world.report = running_report(),
+        Move::Progress(percent) => world.report = progressed(u64::from(percent), 100),
         Move::Suspend => world.spec.suspend = true,
         Move::Resume => world.spec.suspend = false,
         Move::Blind => world.health = Health::Stale { head: 1 },
@@ -88,7 +93,7 @@ fn legal(goal: &Goal, seen: Option<OrderState>) -> bool {
         Goal::AcceptBid { .. } => seen == Some(OrderState::Open),
         Goal::CancelOrder { .. } => matches!(seen, Some(OrderState::Open | OrderState::Awaiting)),
         Goal::NoShow { .. } => seen == Some(OrderState::Awaiting),
-        Goal::CloseOrder { .. } => seen == Some(OrderState::Running),
+        Goal::CloseOrder { .. } | Goal::TopUp { .. } => seen == Some(OrderState::Running),
         Goal::AcceptResult { .. } | Goal::RejectResult { .. } => seen == Some(OrderState::Delivered),
         _ => false,
     }
@@ -104,6 +109,17 @@ fn check(world: &World) -> Result<(), TestCaseError> {
                 let seen = observed.view.as_ref().and_then(|v| v.order(&id)).map(|o| o.slot.state);
                 prop_assert!(legal(goal, seen), "{goal:?} in {seen:?}");
                 prop_assert!(world.health == Health::Fresh, "{goal:?} while blind");
+            }
+            Effect::TopUp { order, amount, escrow } => {
+                prop_assert!(world.health == Health::Fresh, "a top-up while blind");
+                let seen = observed.view.as_ref().and_then(|v| v.order(order)).expect("on the chain");
+                prop_assert_eq!(seen.slot.state, OrderState::Running);
+                prop_assert_eq!(seen.escrow(), *escrow);
+                prop_assert!(*amount > Amount::ZERO && !world.spec.suspend);
+                let closes = |effect: &Effect| matches!(effect, Effect::Ensure(Goal::CloseOrder { .. }));
+                prop_assert!(!planned.effects.iter().any(closes), "a lease that is being closed");
+                let asked = |effect: &Effect| matches!(effect, Effect::Ensure(Goal::TopUp { .. }));
+                prop_assert!(!planned.effects.iter().any(asked), "beside one that is on its way");
             }
             Effect::Fund { .. } => {
                 prop_assert!(world.health == Health::Fresh && !world.spec.suspend && world.deleting.is_none());
@@ -155,8 +171,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn rules_hold(steps in prop::collection::vec(moves(), 1..60)) {
-        let mut world = World::new();
+    fn rules_hold(sliced in any::<bool>(), steps in prop::collection::vec(moves(), 1..60)) {
+        let mut world = if sliced { World::of(with("/spec/market/topUp", json!({ "slice": "5m" }))) } else { World::new() };
         for step in steps {
             act(&mut world, step);
             if world.gone {

@@ -12,6 +12,7 @@ use freehold_api::{Goal, TrainingTask};
 use freehold_chain::view::{Balances, Block, ChainView, Health, ProviderRecord, Snapshot};
 use freehold_core::money::{Amount, Rate};
 use freehold_core::order::{Bid, Order, OrderSlot, OrderState, Split};
+use freehold_core::progress::ProgressLine;
 use freehold_core::result::{OutputFile, ResultFile};
 use freehold_core::wire::{CheckpointNote, ExitReport, LeaseReport};
 use freehold_core::{Address, B256, order as chain_order};
@@ -25,7 +26,7 @@ use crate::task::observed::{Account, Delivery, GoalFact, Observed, Report, attem
 use crate::task::plan::{Effect, Plan, plan};
 use crate::task::stored::{StoredOrder, id_of};
 use crate::task::validate::{self, ChainFacts, Found};
-use crate::task::{caches, order, status};
+use crate::task::{caches, order, status, top_up};
 
 pub const START: i64 = 1_800_000_000;
 pub const PROVIDER: Address = Address::repeat_byte(0xbb);
@@ -172,6 +173,7 @@ impl World {
     pub fn observe(&self) -> Observed {
         let view = Arc::new(self.view());
         let failed = caches::failed_placements(self.goals.iter());
+        let raised = caches::raised(self.goals.iter(), DECIMALS);
         let limits = validate::limits(&self.spec, &chain_facts());
         let task = TaskFacts {
             kind: "TrainingTask",
@@ -195,14 +197,19 @@ impl World {
                 silence: 600,
             }),
             limits: Some(limits),
-            attempts: attempts("uid-1", &self.stored, &view, &failed),
+            attempts: attempts("uid-1", &self.stored, &view, &failed, &raised),
             goals: self.goals.clone(),
             report: self.report.clone(),
             delivery: self.delivery.clone(),
             checkpoint: self.checkpoint.clone(),
             work: Some(validate::work(&self.spec, &chain_facts(), "trainer@sha256:00", &self.data, None)),
             budgets: self.budgets.clone(),
-            entries: self.stored.iter().filter_map(|s| ledger::entry(s, &view, &failed)).collect(),
+            entries: self
+                .stored
+                .iter()
+                .flat_map(|s| [ledger::entry(s, &view, &failed), ledger::raise(s, &view, &raised)])
+                .flatten()
+                .collect(),
             view: Some(view),
         }
     }
@@ -228,6 +235,9 @@ impl World {
             }
             Effect::Fund { attempt } => self.fund(o, *attempt),
             Effect::Ensure(goal) => self.ensure(goal),
+            Effect::TopUp { order, amount, escrow } => {
+                self.ensure(&top_up::goal(order, *amount, *escrow, DECIMALS));
+            }
             Effect::Revoke { order } => {
                 let place = |fact: &GoalFact| matches!(&fact.goal, Goal::PlaceOrder { order_id, .. } if order_id.as_str() == format!("{order:#x}"));
                 if self.goals.iter().any(|f| place(f) && f.state == TransactionState::Pending) {
@@ -286,6 +296,7 @@ impl World {
             attempt,
             failures: draft.failures,
             terms: draft.terms,
+            resumed: o.checkpoint.as_ref().map_or(0, |note| note.step),
             created: self.time(),
         };
         let goal = Goal::PlaceOrder { order_id: format!("{:#x}", draft.id).into(), order: stored.name.clone().into() };
@@ -339,6 +350,14 @@ impl World {
             }
             (Goal::NoShow { .. }, OrderState::Awaiting) if now > order.slot.deadline => {
                 settle(order, OrderState::NoShow, Amount::ZERO)
+            }
+            (Goal::TopUp { amount, escrow, .. }, OrderState::Running) if now <= order.slot.end_at => {
+                assert_eq!(escrow.parse(), Ok(order.escrow().0), "raised from what the chain holds");
+                let amount = Amount::parse(amount.as_str(), DECIMALS).expect("an amount");
+                order.slot.funds = order.slot.funds.saturating_add(amount);
+                order.slot.end_at = order.metered().end();
+                order.slot.deadline = order.slot.end_at;
+                true
             }
             (Goal::CloseOrder { .. }, OrderState::Running) => {
                 let accrued = order.accrued(now);
@@ -419,9 +438,7 @@ impl World {
         };
         order.slot.state = OrderState::Running;
         order.slot.started_at = now;
-        // The contract rounds up, so that the last unit is used up.
-        let lasts = (order.rate().seconds_until(order.slot.funds) + 1).min(order.terms.duration.to::<u64>());
-        order.slot.end_at = now + lasts;
+        order.slot.end_at = order.metered().end();
         order.slot.deadline = order.slot.end_at;
         self.report = running_report();
         true
@@ -485,7 +502,7 @@ impl World {
 }
 
 fn settle(order: &mut Order, state: OrderState, to_provider: Amount) -> bool {
-    let to_tenant = order.terms.cap().saturating_sub(to_provider);
+    let to_tenant = order.escrow().saturating_sub(to_provider);
     order.slot.state = state;
     order.slot.deadline = 0;
     order.slot.funds = Amount::ZERO;
@@ -496,6 +513,13 @@ fn settle(order: &mut Order, state: OrderState, to_provider: Amount) -> bool {
 
 pub fn running_report() -> Report {
     Report::Says(Box::new(LeaseReport { phase: "Running".into(), manifest_held: true, ..LeaseReport::default() }))
+}
+
+/// A report of so many steps of all.
+pub fn progressed(step: u64, steps: u64) -> Report {
+    let progress = Some(ProgressLine { step, steps, ..ProgressLine::default() });
+    let report = LeaseReport { phase: "Running".into(), manifest_held: true, progress, ..LeaseReport::default() };
+    Report::Says(Box::new(report))
 }
 
 pub fn exited(code: i32, reason: &str, terminal: bool, failures: u32) -> Report {

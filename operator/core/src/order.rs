@@ -182,7 +182,7 @@ impl Order {
             return Amount::ZERO;
         }
         let until = now.min(self.slot.end_at).max(self.slot.started_at);
-        let cap = Amount(self.slot.funds.0 + self.slot.paid.0);
+        let cap = self.slot.funds.saturating_add(self.slot.paid);
         self.rate().accrued(until - self.slot.started_at, cap)
     }
 }

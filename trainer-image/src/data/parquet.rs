@@ -1,5 +1,6 @@
 //! Parquet with flat columns.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use parquet::errors::ParquetError;
@@ -10,7 +11,13 @@ use super::table::{Builder, Columns, bad_cell};
 use super::{Guard, Table, Wanted};
 use crate::error::{Error, Result};
 
+/// The library panics on some malformed files. Whoever gave the file is told the same as of any other flaw in it.
 pub(super) fn read(path: &Path, wanted: &Wanted, guard: Guard) -> Result<Table> {
+    let rows = std::panic::catch_unwind(AssertUnwindSafe(|| rows(path, wanted, guard)));
+    rows.unwrap_or_else(|_| Err(Error::Data("the data cannot be read as Parquet: it is torn or malformed".into())))
+}
+
+fn rows(path: &Path, wanted: &Wanted, guard: Guard) -> Result<Table> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     let reader = SerializedFileReader::new(file).map_err(explain)?;
     let schema = reader.metadata().file_metadata().schema();

@@ -28,7 +28,7 @@ def row(line):
         "features": last(r"ft: (\d+)", text),
         "corpus": sum(1 for _ in (corpus / name).iterdir()),
         "peakMiB": last(r"stat::peak_rss_mb:\s*(\d+)", text),
-        "crashes": sorted(set(re.findall(r"Test unit written to (\S*/(?:crash|timeout|oom|leak)-\S+)", text))),
+        "crashes": sorted(set(re.findall(r"Test unit written to (\S+-(?:crash|timeout|oom|leak)-\S+)", text))),
         "status": status,
     }
 

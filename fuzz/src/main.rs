@@ -10,8 +10,7 @@ use std::sync::OnceLock;
 use cap::Cap;
 use freehold_fuzz::{TARGETS, Target, seeds, target};
 
-/// What an input may make its reader hold, beside a multiple of its own length.
-const ROOM: usize = 64 << 20;
+/// What a reader may ask for, by each byte of its input.
 const TIMES: usize = 1024;
 
 /// More than that ends the process, which libFuzzer reports as a crash.
@@ -52,7 +51,7 @@ fn choose() {
 
 libfuzzer_sys::fuzz_target!(init: choose(), |data: &[u8]| {
     if let Some(chosen) = CHOSEN.get() {
-        let within = HEAP.set_limit(HEAP.allocated() + ROOM + TIMES * data.len());
+        let within = HEAP.set_limit(HEAP.allocated() + chosen.room() + TIMES * data.len());
         (chosen.run)(data);
         let _ = within.and_then(|()| HEAP.set_limit(usize::MAX));
     }

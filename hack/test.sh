@@ -27,6 +27,7 @@ trainer() {
   export LIBTORCH=$CACHE/libtorch
   export LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   counted nice cargo test --locked --no-fail-fast -p freehold-trainer
+  counted nice cargo test --locked --no-fail-fast -p freehold-fuzz --no-default-features --features trainer
 }
 
 contracts() { counted nice contracts/test.sh; }

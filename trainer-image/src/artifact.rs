@@ -2,36 +2,16 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::dataset::Normalization;
+use crate::description::Description;
 use crate::error::{Error, Result};
 use crate::model;
-use crate::recipe::{Model, Precision};
 use crate::tensors::{self, Named, Stored};
 
-const FORMAT: &str = "freehold.dev/model/v1";
 const MEAN: &str = "normalization.mean";
 const DEVIATION: &str = "normalization.deviation";
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Description {
-    format: String,
-    pub model: Model,
-    pub precision: Precision,
-    /// Names of the outputs; empty for bytes.
-    pub classes: Vec<String>,
-    /// Names of the feature columns, where the training data had names.
-    pub features: Option<Vec<String>>,
-}
-
-impl Description {
-    pub fn new(model: Model, precision: Precision, classes: Vec<String>, features: Option<Vec<String>>) -> Self {
-        Self { format: FORMAT.into(), model, precision, classes, features }
-    }
-}
 
 pub struct Artifact {
     pub description: Description,
@@ -58,11 +38,7 @@ impl Artifact {
         let bad = |what: String| Error::Data(format!("the model {} cannot be used: {what}", path.display()));
         let (named, metadata) = tensors::read(path).map_err(bad)?;
         let metadata = metadata.ok_or_else(|| bad("it was not written by freehold-trainer".into()))?;
-        let description: Description = serde_json::from_str(&metadata).map_err(|error| bad(error.to_string()))?;
-        if description.format != FORMAT {
-            return Err(bad(format!("its format is `{}`, not `{FORMAT}`", description.format)));
-        }
-        description.model.validate()?;
+        let description = Description::parse(&metadata).map_err(bad)?;
         let parameters = model::from_named(&model::parameters(&description.model), &named, "", device)?;
         let normalization = match (named.get(MEAN), named.get(DEVIATION)) {
             (Some(mean), Some(deviation)) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::evaluate::Evaluation;
+use crate::evaluation::Evaluation;
 use crate::files;
 use crate::tensors::{self, Named};
 
@@ -58,18 +58,20 @@ impl Checkpoint {
             history: history.clone(),
             digest: tensors::digest(&tensors),
             device: String::new(),
-            threads: tch::get_num_threads(),
+            threads: 0,
         };
         Self { header, tensors }
     }
 
-    pub fn on_device(mut self, device: &str) -> Self {
+    /// Says where it was computed.
+    pub fn computed(mut self, device: &str, threads: i32) -> Self {
         self.header.device = device.into();
+        self.header.threads = threads;
         self
     }
 
     /// Reads a file and checks that it is whole; else says what is wrong with it.
-    fn read(path: &Path) -> std::result::Result<Self, String> {
+    pub fn read(path: &Path) -> std::result::Result<Self, String> {
         let (tensors, metadata) = tensors::read(path)?;
         let header = Header::parse(metadata)?;
         if header.digest != tensors::digest(&tensors) {

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::memory::Side;
 use crate::task::Resources;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -54,6 +55,11 @@ pub fn choose(choice: Choice, resources: Resources, say: &mut dyn FnMut(String))
             Ok(Device::Cpu)
         }
     }
+}
+
+/// Whose memory it computes in.
+pub fn side(device: Device) -> Side {
+    if device.is_cuda() { Side::Gpu } else { Side::Cpu }
 }
 
 fn on_the_cpu(choice: Choice, resources: Resources) -> String {

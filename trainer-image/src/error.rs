@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "torch")]
 use tch::TchError;
 
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +22,11 @@ pub enum Error {
     Interrupted(String),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("libtorch: {}", first_line(.0))]
-    Torch(TchError),
+    #[error("libtorch: {0}")]
+    Torch(String),
 }
 
+#[cfg(feature = "torch")]
 impl From<TchError> for Error {
     fn from(error: TchError) -> Self {
         let line = first_line(&error);
@@ -35,7 +37,7 @@ impl From<TchError> for Error {
                  the CPU resources.memory)"
             ));
         }
-        Self::Torch(error)
+        Self::Torch(line)
     }
 }
 
@@ -58,13 +60,14 @@ impl Error {
 }
 
 /// libtorch appends a C++ stack trace that helps nobody who reads a pod's log.
+#[cfg(feature = "torch")]
 fn first_line(error: &TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "torch"))]
 mod tests {
     use super::*;
 

@@ -1,49 +1,14 @@
 //! Loss and accuracy over the held-out rows.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 use crate::dataset::Rows;
 use crate::error::Result;
+use crate::evaluation::Evaluation;
 use crate::model;
-use crate::recipe::{Metric, Model, Precision};
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    pub step: u64,
-    /// Mean cross entropy in nats.
-    pub loss: f64,
-    /// Share of classes guessed right.
-    pub accuracy: f64,
-}
-
-impl Evaluation {
-    fn value(&self, metric: Metric) -> f64 {
-        match metric {
-            Metric::Loss => self.loss,
-            Metric::Accuracy => self.accuracy,
-        }
-    }
-
-    /// A number that is higher the better.
-    pub fn score(&self, metric: Metric) -> f64 {
-        match metric {
-            Metric::Loss => -self.loss,
-            Metric::Accuracy => self.accuracy,
-        }
-    }
-
-    pub fn report(&self, metrics: &[Metric]) -> BTreeMap<String, f64> {
-        let name = |metric: &Metric| match metric {
-            Metric::Loss => "loss".to_owned(),
-            Metric::Accuracy => "accuracy".to_owned(),
-        };
-        metrics.iter().map(|metric| (name(metric), self.value(*metric))).collect()
-    }
-}
+use crate::recipe::{Model, Precision};
 
 /// Mean cross entropy of logits, in f32.
 pub fn loss(logits: &Tensor, classes: &Tensor, reduction: Reduction) -> Result<Tensor> {

@@ -7,18 +7,27 @@
 //! cuDNN may add in another order, so that the last digits of a convolutional
 //! network can differ.
 
+#[cfg(feature = "torch")]
 pub mod artifact;
 pub mod batches;
 pub mod checkpoint;
 pub mod data;
+#[cfg(feature = "torch")]
 pub mod dataset;
+pub mod description;
+#[cfg(feature = "torch")]
 pub mod device;
 pub mod error;
+#[cfg(feature = "torch")]
 pub mod evaluate;
+pub mod evaluation;
 pub mod files;
+#[cfg(feature = "torch")]
 pub mod infer;
 pub mod memory;
+#[cfg(feature = "torch")]
 pub mod model;
+#[cfg(feature = "torch")]
 pub mod optim;
 pub mod progress;
 pub mod recipe;
@@ -27,6 +36,7 @@ pub mod schedule;
 pub mod summary;
 pub mod task;
 pub mod tensors;
+#[cfg(feature = "torch")]
 pub mod train;
 
 pub use error::{Error, Result};

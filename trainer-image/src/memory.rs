@@ -1,11 +1,16 @@
 //! How much memory a run needs, told before it runs: a clear sentence instead
 //! of an exit code 137.
 
-use tch::Device;
-
 use crate::error::{Error, Result};
 use crate::recipe::{Model, Optimizer, Recipe};
 use crate::task::Resources;
+
+/// Where the network computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Cpu,
+    Gpu,
+}
 
 /// What libtorch and the process occupy before any data, measured.
 pub const RUNTIME: u64 = 160 << 20;
@@ -37,15 +42,15 @@ pub fn require(what: &str, bytes: u64, limit: Option<u64>, lower: &str) -> Resul
 ///
 /// What lies on a GPU is not checked: tch cannot say how much memory that has.
 /// libtorch's own error there becomes a sentence with a remedy (see `Error`).
-pub fn training(recipe: &Recipe, parameters: u64, rows: u64, device: Device) -> u64 {
+pub fn training(recipe: &Recipe, parameters: u64, rows: u64, side: Side) -> u64 {
     let slots = match recipe.optimizer {
         Optimizer::Sgd { momentum: None, .. } => 0,
         Optimizer::Sgd { .. } => 1,
         Optimizer::Adam { .. } | Optimizer::Adamw { .. } => 2,
     };
     let best = u64::from(recipe.early_stopping.is_some());
-    let activations = activations(&recipe.model) * u64::from(recipe.batch_size);
-    let (copies, activations) = if device.is_cuda() {
+    let activations = activations(&recipe.model).saturating_mul(u64::from(recipe.batch_size));
+    let (copies, activations) = if side == Side::Gpu {
         // A checkpoint that is resumed from is there twice: the file's bytes, and the tensors out of it.
         (2 * (1 + slots + best), 0)
     } else {
@@ -54,8 +59,8 @@ pub fn training(recipe: &Recipe, parameters: u64, rows: u64, device: Device) -> 
     };
     let width = recipe.model.features().unwrap_or(0) as u64;
     // The rows exist twice while they are handed to libtorch.
-    let data = rows * (2 * width * 4 + 16);
-    data + copies * parameters * 4 + activations
+    let data = rows.saturating_mul(2 * width * 4 + 16);
+    data.saturating_add(copies * parameters * 4).saturating_add(activations)
 }
 
 /// Bytes a row that inference needs where the network is widest: layer by
@@ -135,7 +140,7 @@ mod tests {
         .unwrap();
         let (parameters, rows) = (300 << 20, 1000);
         let checkpoint = 3 * parameters * 4;
-        assert_eq!(training(&recipe, parameters, rows, Device::Cuda(0)), 16 * rows + 2 * checkpoint);
-        assert!(training(&recipe, parameters, rows, Device::Cpu) > 100 << 30);
+        assert_eq!(training(&recipe, parameters, rows, Side::Gpu), 16 * rows + 2 * checkpoint);
+        assert!(training(&recipe, parameters, rows, Side::Cpu) > 100 << 30);
     }
 }

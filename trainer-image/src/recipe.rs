@@ -232,9 +232,9 @@ impl TryFrom<String> for Decimal {
 
     fn try_from(text: String) -> std::result::Result<Self, String> {
         let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        match text.parse() {
-            Ok(value) if plain => Ok(Self(value)),
-            _ => Err(format!("`{text}` is not a decimal such as \"0.003\"")),
+        match text.parse::<f64>() {
+            Ok(value) if plain && value.is_finite() => Ok(Self(value)),
+            _ => Err(format!("`{text:.80}` is not a decimal such as \"0.003\"")),
         }
     }
 }
@@ -330,7 +330,10 @@ impl Model {
         }
     }
 
+    /// A model file or a task may come from anybody: what the kind's schema bounds is bounded here too, before
+    /// anything is reckoned or allocated by it.
     pub fn validate(&self) -> Result<()> {
+        self.bounded()?;
         match self {
             Self::Mlp { layers } if layers.len() < 2 || layers.contains(&0) => usage(format!(
                 "model.mlp.layers is {layers:?}: give at least an input and an output width, all above 0"
@@ -360,6 +363,41 @@ impl Model {
             Self::Mlp { .. } => Ok(()),
         }
     }
+
+    fn bounded(&self) -> Result<()> {
+        match self {
+            Self::Mlp { layers } => {
+                at_most("model.mlp.layers", "entries", layers.len() as u64, 32)?;
+                each_at_most("model.mlp.layers", layers, 65_536)
+            }
+            Self::Cnn { input, channels, kernel, hidden, classes } => {
+                each_at_most("model.cnn.input", input, 4096)?;
+                at_most("model.cnn.channels", "entries", channels.len() as u64, 16)?;
+                each_at_most("model.cnn.channels", channels, 4096)?;
+                at_most("model.cnn.kernel", "", u64::from(*kernel), 15)?;
+                at_most("model.cnn.hidden", "", u64::from(*hidden), 65_536)?;
+                at_most("model.cnn.classes", "", u64::from(*classes), 65_536)
+            }
+            Self::Transformer { width, heads, layers, context } => {
+                at_most("model.transformer.width", "", u64::from(*width), 16_384)?;
+                at_most("model.transformer.heads", "", u64::from(*heads), 256)?;
+                at_most("model.transformer.layers", "", u64::from(*layers), 128)?;
+                at_most("model.transformer.context", "", u64::from(*context), 65_536)
+            }
+        }
+    }
+}
+
+fn each_at_most(field: &str, values: &[u32], most: u64) -> Result<()> {
+    values.iter().try_for_each(|value| at_most(field, "", u64::from(*value), most))
+}
+
+fn at_most(field: &str, what: &str, value: u64, most: u64) -> Result<()> {
+    if value <= most {
+        return Ok(());
+    }
+    let what = if what.is_empty() { String::new() } else { format!(" {what}") };
+    usage(format!("{field} has {value}{what}: at most {most} are possible"))
 }
 
 impl Recipe {
@@ -376,6 +414,9 @@ impl Recipe {
         if self.batch_size == 0 || self.gradient_accumulation == 0 || self.steps == 0 {
             return usage("batchSize, gradientAccumulation and steps must be at least 1".into());
         }
+        at_most("batchSize", "", u64::from(self.batch_size), 65_536)?;
+        at_most("gradientAccumulation", "", u64::from(self.gradient_accumulation), 4096)?;
+        at_most("steps", "", u64::from(self.steps), 100_000_000)?;
         if self.optimizer.learning_rate() <= 0.0 {
             return usage("optimizer: learningRate must be above 0".into());
         }
@@ -408,4 +449,35 @@ impl Recipe {
 
 fn usage<T>(message: String) -> Result<T> {
     Err(Error::Usage(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(model: serde_json::Value) -> String {
+        serde_json::from_value::<Model>(model).unwrap().validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_model_of_a_stranger_cannot_be_of_any_size() {
+        let huge = u32::MAX;
+        let message =
+            refusal(serde_json::json!({ "transformer": { "width": 8, "heads": 1, "layers": huge, "context": 8 } }));
+        assert!(message.contains("model.transformer.layers has 4294967295: at most 128"), "{message}");
+        let message = refusal(serde_json::json!({ "mlp": { "layers": [huge, huge] } }));
+        assert!(message.contains("model.mlp.layers has 4294967295: at most 65536"), "{message}");
+        let message = refusal(serde_json::json!({ "mlp": { "layers": vec![1; 40] } }));
+        assert!(message.contains("model.mlp.layers has 40 entries: at most 32"), "{message}");
+        let cnn = serde_json::json!({ "cnn": { "input": [huge, huge, huge], "channels": [1], "classes": 2 } });
+        assert!(refusal(cnn).contains("model.cnn.input has 4294967295: at most 4096"));
+    }
+
+    #[test]
+    fn a_decimal_is_a_finite_number() {
+        assert_eq!(Decimal::try_from("0.003".to_owned()), Ok(Decimal(0.003)));
+        for bad in ["9".repeat(400), "inf".into(), "1e5".into(), "-1".into(), ".".into(), String::new()] {
+            assert!(Decimal::try_from(bad.clone()).is_err(), "{bad}");
+        }
+    }
 }

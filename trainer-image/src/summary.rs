@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::evaluate::Evaluation;
+use crate::evaluation::Evaluation;
 use crate::files;
 use crate::recipe::Metric;
 

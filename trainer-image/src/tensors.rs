@@ -11,10 +11,14 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
-use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::{Error, Result};
 use crate::files;
+
+#[cfg(feature = "torch")]
+mod libtorch;
+#[cfg(feature = "torch")]
+pub use libtorch::copy_of;
 
 const KEY: &str = "freehold";
 /// Longest header that is read; a hundred thousand tensors fit.
@@ -28,34 +32,13 @@ pub struct Stored {
 }
 
 impl Stored {
-    pub fn of(tensor: &Tensor) -> Result<Self> {
-        let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
-        let mut bytes = vec![0; tensor.numel() * 4];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        Ok(Self { shape: tensor.size().iter().map(|edge| *edge as usize).collect(), bytes })
-    }
-
     pub fn of_vector(values: &[f32]) -> Self {
         Self { shape: vec![values.len()], bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
-    }
-
-    pub fn to_tensor(&self, device: Device) -> Result<Tensor> {
-        let shape: Vec<i64> = self.shape.iter().map(|edge| *edge as i64).collect();
-        Ok(Tensor::f_from_data_size(&self.bytes, &shape, Kind::Float)?.f_to_device(device)?)
     }
 
     pub fn to_vector(&self) -> Vec<f32> {
         self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
-}
-
-/// A copy that later updates do not change.
-pub fn copy_of(tensor: &Tensor) -> Result<Tensor> {
-    no_grad(|| {
-        let mut copy = tensor.f_zeros_like()?;
-        copy.f_copy_(tensor)?;
-        Ok(copy)
-    })
 }
 
 pub type Named = BTreeMap<String, Stored>;

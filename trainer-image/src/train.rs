@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tch::{Device, Reduction, Tensor};
 
-use crate::artifact::{Artifact, Description};
+use crate::artifact::Artifact;
 use crate::batches::Sampler;
 use crate::checkpoint::{Checkpoint, History, Store};
 use crate::data::{self, Guard, Wanted};
 use crate::dataset::{self, Normalization, Rows, Split};
+use crate::description::Description;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluation, Network};
+use crate::evaluate::{self, Network};
+use crate::evaluation::Evaluation;
 use crate::model::Spec;
 use crate::optim::{Slot, State};
 use crate::progress::{Line, Progress, REPORT_EVERY};
@@ -78,7 +80,8 @@ impl Material {
             Model::Mlp { .. } | Model::Cnn { .. } => Self::from_table(&path, recipe, base, guard)?,
         };
         let parameters = model::parameters(&recipe.model).iter().map(Spec::count).sum();
-        let bytes = memory::RUNTIME + memory::training(recipe, parameters, material.rows.len() as u64, env.device);
+        let needed = memory::training(recipe, parameters, material.rows.len() as u64, device::side(env.device));
+        let bytes = memory::RUNTIME.saturating_add(needed);
         let lower = if env.device.is_cuda() { "the model's size" } else { "batchSize or the model's size" };
         memory::require("training", bytes, guard.limit, lower)?;
         Ok(material)
@@ -389,7 +392,7 @@ impl<'a> Run<'a> {
             self.history.last.filter(|last| last.step == self.step).map(|last| last.score(self.first_metric()))
         });
         let checkpoint = Checkpoint::new(self.step, &self.fingerprint, score, &self.history, tensors);
-        self.store.save(&checkpoint.on_device(device::name(self.device)))?;
+        self.store.save(&checkpoint.computed(device::name(self.device), tch::get_num_threads()))?;
         self.saved = Some(self.step);
         self.saved_at = (env.now)();
         Ok(())

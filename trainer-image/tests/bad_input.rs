@@ -38,6 +38,7 @@ fn fails(data: impl AsRef<[u8]>, task: &Value, code: u8, words: &[&str]) {
 #[case::torn_gzip([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1], &["line 1"])]
 #[case::torn_npy(b"\x93NUMPY\x01\x00\x10", &["cannot be unpacked"])]
 #[case::torn_parquet(b"PAR1 and then nothing", &["Parquet"])]
+#[case::parquet_of_negative_length(&include_bytes!("../../fuzz/regressions/parquet/negative-length")[1..], &["Parquet"])]
 #[case::torn_npz(b"PK\x03\x04 and then nothing", &["NPZ"])]
 #[case::binary([0xff, 0xfe, 0xff, b'\n', 0xff], &["UTF-8"])]
 fn bad_data(#[case] data: impl AsRef<[u8]>, #[case] words: &[&str]) {

@@ -141,7 +141,7 @@ impl Auditor {
 }
 
 /// The domain's form of an order's event; others (deposits, withdrawals) are not about one order.
-fn event_of(event: MarketEvents) -> Option<Event> {
+pub fn event_of(event: MarketEvents) -> Option<Event> {
     let ended = |state, by, accrued, to_provider, to_tenant, burned| {
         Event::Ended(Settlement {
             state,

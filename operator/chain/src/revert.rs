@@ -43,6 +43,9 @@ impl Revert {
     }
 }
 
+/// Longest reason of a contract's own that is told.
+const LONGEST: usize = 256;
+
 /// Reads revert data.
 pub fn explain(data: &[u8]) -> Revert {
     if let Ok(error) = E::abi_decode(data) {
@@ -52,9 +55,10 @@ pub fn explain(data: &[u8]) -> Revert {
         return Revert::new(Class::Never, registry(error));
     }
     match Common::CommonErrors::abi_decode(data) {
-        Ok(Common::CommonErrors::Error(error)) => {
-            Revert::new(Class::Later, format!("the contract refused: {}", error.reason))
-        }
+        Ok(Common::CommonErrors::Error(error)) => Revert::new(
+            Class::Later,
+            format!("the contract refused: {}", error.reason.chars().take(LONGEST).collect::<String>()),
+        ),
         Ok(Common::CommonErrors::Panic(panic)) => {
             Revert::new(Class::Never, format!("the contract panicked with code {}", panic.code))
         }
@@ -231,6 +235,8 @@ mod tests {
 
     #[test]
     fn strange_data_is_shown() {
+        let long = Common::Error { reason: "x".repeat(5000) }.abi_encode();
+        assert!(explain(&long).sentence.len() < 400, "a contract may give any reason");
         assert_eq!(explain(&[]).sentence, "the call reverted without a reason");
         assert!(explain(&[1, 2, 3, 4]).sentence.contains("0x01020304"));
     }

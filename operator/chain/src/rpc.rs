@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
-use alloy::rpc::client::RpcCall;
+use alloy::rpc::client::{RpcCall, RpcClient};
 use alloy::rpc::json_rpc::{RpcRecv, RpcSend};
 use alloy::rpc::types::{Block as RpcBlock, Filter, Log, TransactionReceipt, TransactionRequest};
 use alloy::sol_types::SolCall;
@@ -103,7 +103,15 @@ impl Rpc {
     /// `urls` in the order of preference; `timeout` bounds each request, connection included.
     pub fn new(urls: &[String], timeout: Duration) -> Result<Self, Error> {
         let http = reqwest::Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none()).build()?;
-        let endpoints = urls.iter().map(|url| Endpoint::new(&http, url)).collect::<Result<Vec<_>, _>>()?;
+        Self::of(urls.iter().map(|url| Endpoint::new(&http, url)).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// One endpoint that is reached in a way of the caller's own.
+    pub fn over(client: RpcClient) -> Result<Self, Error> {
+        Self::of(vec![Endpoint::over("local".into(), client)])
+    }
+
+    fn of(endpoints: Vec<Endpoint>) -> Result<Self, Error> {
         if endpoints.is_empty() {
             return Err(Error::Url { url: String::new(), reason: "spec.chain.rpcUrls is empty".into() });
         }
@@ -179,7 +187,7 @@ impl Rpc {
         let data: Bytes = self.request("eth_call", (request, BlockId::hash(at))).await?;
         C::abi_decode_returns(&data).map_err(|error| Error::Unexpected {
             method: "eth_call",
-            reason: format!("{} at {to}: {error}", C::SIGNATURE),
+            reason: format!("{} at {to}: {}", C::SIGNATURE, short(&error)),
         })
     }
 
@@ -287,12 +295,12 @@ fn judge_error(method: &'static str, endpoint: &Endpoint, error: RpcError<Transp
             method,
             code: payload.code,
             data: payload.as_revert_data(),
-            message: payload.message.to_string(),
+            message: short(&payload.message),
         },
         RpcError::Transport(kind) => {
             Error::Unreachable { method, host: endpoint.host.clone(), reason: innermost(&kind) }
         }
-        other => Error::Unexpected { method, reason: other.to_string() },
+        other => Error::Unexpected { method, reason: short(&other) },
     }
 }
 
@@ -314,7 +322,12 @@ fn innermost(kind: &TransportErrorKind) -> String {
     while let Some(below) = cause.source() {
         cause = below;
     }
-    cause.to_string().chars().take(200).collect()
+    short(&cause)
+}
+
+/// What an endpoint says may be long, and become part of a sentence.
+pub(crate) fn short(text: &dyn std::fmt::Display) -> String {
+    text.to_string().chars().take(200).collect()
 }
 
 fn header_of(block: RpcBlock) -> Header {

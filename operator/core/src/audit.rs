@@ -216,7 +216,8 @@ impl Book {
                 self.want("refund", entry, *refund, Amount::ZERO);
                 self.provider = Some(*provider);
                 self.price = *price;
-                self.deadline = entry.time + self.terms.as_ref().map_or(0, |terms| terms.startWindow.to::<u64>());
+                let window = self.terms.as_ref().map_or(0, |terms| terms.startWindow.to::<u64>());
+                self.deadline = entry.time.saturating_add(window);
             }
             Event::Started { provider, end_at } => {
                 self.step(entry, &[Awaiting], Running);

@@ -146,7 +146,14 @@ impl OrderSpec {
                 return unusable("inputs.size", &input.size.to_string(), "may be at most 10^15 bytes");
             }
         }
-        match &self.resources.gpu {
+        let SpecResources { cpu_millis, memory, disk, gpu } = &self.resources;
+        let gpu_memory = gpu.as_ref().map_or(0, |gpu| gpu.memory);
+        let most = *[*cpu_millis, *memory, *disk, gpu_memory].iter().max().unwrap_or(&0);
+        if most > MAX_INPUT_SIZE {
+            // JSON's numbers would not carry it: printed again, it would be another.
+            return unusable("resources", &most.to_string(), "may ask for at most 10^15 of anything");
+        }
+        match gpu {
             Some(gpu) if !(1..=MAX_GPUS).contains(&gpu.count) => {
                 unusable("resources.gpu.count", &gpu.count.to_string(), "has to be between 1 and 16")
             }
@@ -169,4 +176,10 @@ pub fn is_sha256(digest: &str) -> bool {
 pub fn is_input_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.bytes().all(allowed)
+}
+
+/// What an input's bytes may be called: A-Z, a-z, 0-9, ., - and _, at most 128, no . in front.
+pub fn is_file_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    !name.is_empty() && name.len() <= 128 && !name.starts_with('.') && name.bytes().all(allowed)
 }

@@ -21,10 +21,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::progress::{MAX_STEPS, ProgressLine};
-use crate::spec::{MAX_INPUT_SIZE, is_sha256};
+use crate::spec::{MAX_INPUT_SIZE, is_file_name, is_sha256};
 
 /// Largest chunk of an upload.
 pub const CHUNK: u64 = 64 << 20;
+/// Most failed runs that a status counts.
+pub const MAX_FAILURES: u32 = 10_000;
+/// Longest text that a status takes of a stranger.
+const MAX_TEXT: usize = 1024;
 
 /// What the tenant sees of its lease.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,7 +104,21 @@ impl LeaseReport {
         self.progress = self.progress.map(ProgressLine::bounded);
         self.checkpoints.retain(CheckpointNote::fits);
         self.result = self.result.filter(|digest| is_sha256(digest));
+        self.exit = self.exit.map(ExitReport::bounded);
         self
+    }
+}
+
+impl ExitReport {
+    fn bounded(self) -> Self {
+        let short = |text: String| text.chars().take(MAX_TEXT).collect();
+        Self {
+            code: self.code.clamp(-1, 255),
+            reason: short(self.reason),
+            message: self.message.map(short),
+            failures: self.failures.min(MAX_FAILURES),
+            terminal: self.terminal,
+        }
     }
 }
 
@@ -114,9 +132,10 @@ impl WorkReport {
 }
 
 impl CheckpointNote {
-    /// Whether a status takes it.
+    /// Whether a status takes it, and the manifest of another attempt.
     pub fn fits(&self) -> bool {
-        self.step <= MAX_STEPS && self.size <= MAX_INPUT_SIZE && is_sha256(&self.sha256)
+        let named = is_sha256(&self.sha256) && is_file_name(&self.file_name);
+        named && self.step <= MAX_STEPS && self.size <= MAX_INPUT_SIZE
     }
 }
 
@@ -138,4 +157,31 @@ pub struct Problem {
     pub status: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_gateway_reports_fits_a_status() {
+        let exit = ExitReport {
+            code: i32::MIN,
+            reason: "x".repeat(5000),
+            message: Some("\u{fc}".repeat(5000)),
+            failures: u32::MAX,
+            terminal: false,
+        };
+        let exit = LeaseReport { exit: Some(exit), ..LeaseReport::default() }.bounded().exit.unwrap();
+        assert_eq!((exit.code, exit.failures, exit.reason.len()), (-1, MAX_FAILURES, MAX_TEXT));
+        assert_eq!(exit.message.map(|message| message.chars().count()), Some(MAX_TEXT));
+    }
+
+    #[test]
+    fn a_checkpoint_that_no_provider_would_take_is_not_remembered() {
+        let note = |name: &str| CheckpointNote { sha256: "0".repeat(64), file_name: name.into(), ..Default::default() };
+        let names = ["step-3.safetensors", "../step-3", "a/b", ".hidden", "two words.pt", ""];
+        let report = LeaseReport { checkpoints: names.map(note).into(), ..LeaseReport::default() }.bounded();
+        assert_eq!(report.checkpoints, [note("step-3.safetensors")]);
+    }
 }

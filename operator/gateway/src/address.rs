@@ -77,7 +77,7 @@ pub enum ClientError {
 }
 
 impl Policy {
-    fn admits(&self, address: IpAddr, plain: bool) -> bool {
+    pub fn admits(&self, address: IpAddr, plain: bool) -> bool {
         let address = unmapped(address);
         if self.allowed.iter().any(|block| block.contains(address)) {
             return true;
@@ -85,25 +85,31 @@ impl Policy {
         !plain && is_public(address) && !self.refused.iter().any(|block| block.contains(address))
     }
 
-    /// A client for this URL's host and scheme that follows no redirect, uses
-    /// no proxy and connects to admitted addresses only.
-    pub fn client(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
+    /// What can be said of a URL without asking DNS; true if it is plain http.
+    pub fn judge(&self, url: &Url) -> Result<bool, Refused> {
         let plain = match url.scheme() {
             "http" => true,
             "https" => false,
-            _ => return Err(Refused::Url(shown(url)).into()),
+            _ => return Err(Refused::Url(shown(url))),
         };
         let host = url.host_str().ok_or_else(|| Refused::Url(shown(url)))?;
         // Literal addresses never reach the resolver.
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
             && !self.admits(address, plain)
         {
-            return Err(self.refusal(host, address, plain).into());
+            return Err(self.refusal(host, address, plain));
         }
         // Without a block to allow it nothing is reachable by plain http: say so without asking DNS.
         if plain && self.allowed.is_empty() {
-            return Err(Refused::Plain { host: host.to_owned() }.into());
+            return Err(Refused::Plain { host: host.to_owned() });
         }
+        Ok(plain)
+    }
+
+    /// A client for this URL's host and scheme that follows no redirect, uses
+    /// no proxy and connects to admitted addresses only.
+    pub fn client(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
+        let plain = self.judge(url)?;
         let builder = reqwest::Client::builder()
             .dns_resolver(Arc::new(Guard { policy: self.clone(), plain }))
             .redirect(reqwest::redirect::Policy::none())

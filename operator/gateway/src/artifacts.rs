@@ -114,7 +114,8 @@ async fn take(gateway: &Arc<Gateway>, lease: &Lease, digest: &Digest, headers: &
     }
 }
 
-fn chunk(headers: &HeaderMap) -> Result<Chunk, Failure> {
+/// The piece that a PUT announces.
+pub fn chunk(headers: &HeaderMap) -> Result<Chunk, Failure> {
     let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     let chunk = match headers.contains_key(header::CONTENT_RANGE) {
         true => {

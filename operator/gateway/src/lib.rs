@@ -13,7 +13,7 @@
 
 pub mod address;
 mod args;
-mod artifacts;
+pub mod artifacts;
 mod auth;
 pub mod client;
 pub mod courier;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use freehold_api::lease::LeasePhase;
 use freehold_core::progress;
 use freehold_core::result::{self, ResultFile};
+use freehold_core::spec::is_file_name;
 use freehold_core::wire::CheckpointNote;
 use http::{HeaderMap, Method, StatusCode};
 use warp::filters::BoxedFilter;
@@ -115,8 +116,10 @@ async fn take_progress(gateway: &Gateway, lease: &Lease, body: Incoming) -> Resu
 async fn take_checkpoint(gateway: &Gateway, lease: &Lease, body: Incoming) -> Result<(), Failure> {
     let note: CheckpointNote =
         serde_json::from_slice(&whole(body, NOTE).await?).map_err(|e| Failure::bad_request(e.to_string()))?;
-    if note.file_name.contains('/') || result::check_name(&note.file_name).is_err() {
-        return Err(Failure::bad_request("a checkpoint's fileName is a plain file name"));
+    if !is_file_name(&note.file_name) {
+        return Err(Failure::bad_request(
+            "a checkpoint's fileName is of A-Z, a-z, 0-9, ., - and _, with no . in front",
+        ));
     }
     if !note.fits() {
         return Err(Failure::bad_request(

@@ -15,8 +15,12 @@ use crate::pod_resources::Allocations;
 /// program takes more than this.
 const IDLE_MEMORY: u64 = 256 << 20;
 
-/// Limits of the kind's schema.
+/// Limits of the kind's schema. A driver that says more is believed that much.
 const MAX_DEVICES: usize = 128;
+const MAX_UUID: usize = 96;
+const MAX_BYTES: u64 = 1_000_000_000_000_000;
+const MAX_NUMBER: u64 = (1 << 53) - 1;
+const MAX_PROCESSES: u32 = 1_000_000;
 
 /// Adds to what NVML lists the devices that it listed before and cannot reach now.
 ///
@@ -129,22 +133,22 @@ fn publish(seen: &Seen<'_>, device: &Device) -> GpuDevice {
     let pod = seen.allocations.as_ref().ok().and_then(|allocations| allocations.pods.get(&device.uuid));
     let slice = device.mig.as_ref();
     GpuDevice {
-        uuid: clipped(device.uuid.clone(), 96),
+        uuid: clipped(device.uuid.clone(), MAX_UUID),
         index: device.index,
         model: clipped(device.model.clone(), 128),
-        memory_bytes: device.memory_bytes,
-        memory_used_bytes: device.memory_used_bytes,
+        memory_bytes: device.memory_bytes.min(MAX_BYTES),
+        memory_used_bytes: device.memory_used_bytes.min(MAX_BYTES),
         compute_capability: device.compute_capability.clone().map(text),
         pci_bus_id: device.pci_bus_id.clone().map(text),
         pcie: device.pcie.clone().map(text),
         nv_links: device.nv_links,
-        mig_parent: slice.map(|slice| slice.parent.clone()),
+        mig_parent: slice.map(|slice| clipped(slice.parent.clone(), MAX_UUID)),
         mig_profile: slice.map(|slice| clipped(slice.profile.clone(), 32)),
         ecc: device.ecc,
-        uncorrected_ecc_errors: device.uncorrected_ecc_errors,
-        xid: seen.health.newest_xid(device),
+        uncorrected_ecc_errors: device.uncorrected_ecc_errors.min(MAX_NUMBER),
+        xid: seen.health.newest_xid(device).map(|xid| xid.min(MAX_NUMBER)),
         state: seen.health.state(device),
-        processes: device.processes,
+        processes: device.processes.min(MAX_PROCESSES),
         utilization: device.utilization,
         pod: pod.cloned(),
     }

@@ -88,7 +88,8 @@ fn build(features: Array, labels: Option<Array>, wanted: &Wanted, guard: Guard) 
         return Err(Error::Data("the feature array is a single number: give one entry a row".into()));
     };
     // A row may be an image: its edges are flattened in C order.
-    let width: usize = edges.iter().product();
+    let width = edges.iter().try_fold(1_usize, |product, edge| product.checked_mul(*edge));
+    let width = width.ok_or_else(|| Error::Data(format!("the feature array's rows are too long: {edges:?}")))?;
     check_width(width, wanted)?;
     if let Some(labels) = &labels
         && labels.values.len() != *rows
@@ -110,4 +111,20 @@ fn build(features: Array, labels: Option<Array>, wanted: &Wanted, guard: Guard) 
 
 fn explain(error: zip::result::ZipError) -> Error {
     Error::Data(format!("the data cannot be read as NPZ: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_too_long_to_count_are_refused() {
+        let features = Array { shape: vec![0, 1 << 32, 1 << 32], values: vec![] };
+        let wanted = Wanted { label: None, features: None, width: 2, width_from: "model.mlp.layers" };
+        let stop = AtomicBool::new(false);
+        let error = build(features, None, &wanted, Guard { stop: &stop, limit: None }).unwrap_err();
+        assert!(error.exit_code() == 65 && error.to_string().contains("too long"), "{error}");
+    }
 }

@@ -42,7 +42,7 @@ impl Records {
     pub fn ended(&mut self, id: B256, block: u64, outcome: impl FnOnce(Address) -> Option<Outcome>) {
         let Some(lease) = self.live.remove(&id) else { return };
         self.recent.push(Ended { id, lease, block, outcome: outcome(lease.provider) });
-        let settled = self.recent.partition_point(|ended| ended.block + RECENT < block);
+        let settled = self.recent.partition_point(|ended| ended.block.saturating_add(RECENT) < block);
         for ended in self.recent.drain(..settled) {
             count(&mut self.old, &ended);
         }

@@ -12,7 +12,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use super::{Error, Purse, ReaderConfig};
 use crate::bindings::{Erc20, Market, ProviderRegistry, bid_of_contract, slot_of_contract};
 use crate::index::Index;
-use crate::rpc::Error as RpcError;
+use crate::rpc::{Error as RpcError, short};
 use crate::view::{Block, ProviderRecord};
 
 /// Views in one `multicall`: some 15 k gas each, far below what endpoints allow a call.
@@ -39,7 +39,7 @@ fn unexpected(reason: String) -> Error {
 }
 
 fn decode<C: SolCall>(data: &Bytes) -> Result<C::Return, Error> {
-    C::abi_decode_returns(data).map_err(|error| unexpected(format!("{}: {error}", C::SIGNATURE)))
+    C::abi_decode_returns(data).map_err(|error| unexpected(format!("{}: {}", C::SIGNATURE, short(&error))))
 }
 
 /// The named orders, as of `block`.

@@ -28,8 +28,11 @@ impl Endpoint {
             reason: format!("{error}; write http(s)://host[:port][/path]"),
         })?;
         let host = format!("{}://{}", parsed.scheme(), parsed.authority().rsplit('@').next().unwrap_or_default());
-        let client = RpcClient::new_http_with_client(http.clone(), parsed);
-        Ok(Self { host, client, paused: Mutex::default() })
+        Ok(Self::over(host, RpcClient::new_http_with_client(http.clone(), parsed)))
+    }
+
+    pub fn over(host: String, client: RpcClient) -> Self {
+        Self { host, client, paused: Mutex::default() }
     }
 
     pub fn pause(&self, now: Instant, asked: Option<Duration>) {

@@ -146,6 +146,11 @@ fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() { format!("no answer within {} s", TIMEOUT.as_secs()) } else { cause.to_string() }
 }
 
+/// What a signer says may be long, and become part of a sentence.
+fn short(text: &dyn std::fmt::Display) -> String {
+    text.to_string().chars().take(512).collect()
+}
+
 /// Scheme, host and port of a URL: what may be shown of it.
 fn origin(url: &reqwest::Url) -> String {
     url.origin().ascii_serialization()

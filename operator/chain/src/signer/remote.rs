@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{Account, Check, Checked, Refusal, Refused, SignAccess, SignTransaction, SignatureOf};
-use super::{Error, SignRequest, Signed, Signer, assemble, believe, call, http, origin, reason, signature};
+use super::{Error, SignRequest, Signed, Signer, assemble, believe, call, http, origin, reason, short, signature};
 
 pub struct RemoteSigner {
     api: Api,
@@ -111,25 +111,54 @@ impl Api {
         }
         let name = path.trim_start_matches("v1/");
         let (status, bytes) = call(name, request).await.map_err(|reason| self.unreachable(reason))?;
-        if status == StatusCode::OK {
-            return serde_json::from_slice(&bytes).map_err(|error| Error::Failed(error.to_string()));
-        }
-        Err(self.problem(what, status, &bytes))
-    }
-
-    fn problem(&self, what: &'static str, status: StatusCode, bytes: &[u8]) -> Error {
-        if let Ok(Refused { refusal, .. }) = serde_json::from_slice(bytes) {
-            return Error::Refused { what, refusal };
-        }
-        let detail = serde_json::from_slice::<Problem>(bytes).ok().and_then(|problem| problem.detail);
-        let reason = detail.map_or_else(|| status.to_string(), |detail| format!("{status}: {detail}"));
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized { url: origin(&self.url), reason },
-            _ => self.unreachable(reason),
-        }
+        answered(&self.url, what, status, &bytes)
     }
 
     fn unreachable(&self, reason: String) -> Error {
         Error::Unreachable { url: origin(&self.url), reason }
+    }
+}
+
+/// What the signer's bytes say.
+pub fn answered<T: DeserializeOwned>(
+    url: &Url,
+    what: &'static str,
+    status: StatusCode,
+    bytes: &[u8],
+) -> Result<T, Error> {
+    if status == StatusCode::OK {
+        return serde_json::from_slice(bytes).map_err(|error| Error::Failed(short(&error)));
+    }
+    if let Ok(Refused { refusal: Refusal { rule, value, limit }, .. }) = serde_json::from_slice(bytes) {
+        return Err(Error::Refused { what, refusal: Refusal::new(&rule, value, limit) });
+    }
+    let detail = serde_json::from_slice::<Problem>(bytes).ok().and_then(|problem| problem.detail);
+    let reason = detail.map_or_else(|| status.to_string(), |detail| format!("{status}: {}", short(&detail)));
+    Err(match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized { url: origin(url), reason },
+        _ => Error::Unreachable { url: origin(url), reason },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_signer_says_at_length_is_told_in_short() {
+        let url = Url::parse("http://signer:8080").expect("URL");
+        let long = "x".repeat(1 << 19);
+        let refused = serde_json::json!({
+            "type": "t", "title": "t", "status": 403, "rule": long, "value": long, "limit": long,
+        });
+        let problem = serde_json::json!({ "type": "t", "title": "t", "status": 503, "detail": long });
+        for (status, body) in [
+            (StatusCode::FORBIDDEN, refused.to_string()),
+            (StatusCode::SERVICE_UNAVAILABLE, problem.to_string()),
+            (StatusCode::OK, serde_json::json!({ "address": long }).to_string()),
+        ] {
+            let error = answered::<Account>(&url, "gateway token", status, body.as_bytes()).expect_err("no account");
+            assert!(error.to_string().len() < 2048, "{status}: {} bytes", error.to_string().len());
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Error, Refusal, SignRequest, Signed, Signer, assemble, believe, http, origin, reason, signature};
+use super::{Error, Refusal, SignRequest, Signed, Signer, assemble, believe, http, origin, reason, short, signature};
 
 pub struct Web3Signer {
     url: Url,
@@ -60,21 +60,38 @@ impl Web3Signer {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let request = self.http.post(self.url.clone()).json(&body);
         let (status, bytes) = super::call(method, request).await.map_err(unreachable)?;
-        let answer: Answer = serde_json::from_slice(&bytes)
-            .map_err(|_| unreachable(format!("{status}, and no JSON-RPC answer to {method}")))?;
-        match (answer.error, answer.result) {
-            (Some(failure), _) => {
-                let value = format!("{method} failed: {} (code {})", failure.message, failure.code);
-                Err(Error::Refused {
-                    what,
-                    refusal: Refusal::new("web3signer", value, "what the signer itself allows"),
-                })
-            }
-            (None, Some(result)) => serde_json::from_value(result)
-                .map_err(|error| Error::Failed(format!("{method} returned something else than expected: {error}"))),
-            (None, None) => Err(Error::Failed(format!("{method} returned nothing"))),
-        }
+        let missing = || unreachable(format!("{status}, and no JSON-RPC answer to {method}"));
+        answered(what, method, &bytes).unwrap_or_else(|| Err(missing()))
     }
+}
+
+/// What the signer's bytes say; nothing if they are no JSON-RPC.
+pub fn answered<T: DeserializeOwned>(what: &'static str, method: &str, bytes: &[u8]) -> Option<Result<T, Error>> {
+    let answer: Answer = serde_json::from_slice(bytes).ok()?;
+    Some(match (answer.error, answer.result) {
+        (Some(failure), _) => {
+            let value = format!("{method} failed: {} (code {})", failure.message, failure.code);
+            let refusal = Refusal::new("web3signer", value, "what the signer itself allows");
+            Err(Error::Refused { what, refusal })
+        }
+        (None, Some(result)) => serde_json::from_value(result).map_err(|error| {
+            Error::Failed(format!("{method} returned something else than expected: {}", short(&error)))
+        }),
+        (None, None) => Err(Error::Failed(format!("{method} returned nothing"))),
+    })
+}
+
+/// The transaction of `raw`, if it is the one that was asked for, signed by `signer`.
+pub fn signed(raw: &[u8], transaction: TxEip1559, signer: Address) -> Result<Signed, Error> {
+    let malformed = |error: &dyn std::fmt::Display| Error::Failed(format!("its transaction is malformed: {error}"));
+    let envelope = TxEnvelope::decode_2718_exact(raw).map_err(|error| malformed(&error))?;
+    let TxEnvelope::Eip1559(signed) = envelope else {
+        return Err(malformed(&"its type is not EIP-1559"));
+    };
+    if *signed.tx() != transaction {
+        return Err(Error::Failed("it signed another transaction than the one that was asked for".into()));
+    }
+    assemble(transaction, *signed.signature(), signer)
 }
 
 #[async_trait]
@@ -86,15 +103,7 @@ impl Signer for Web3Signer {
     async fn sign_transaction(&self, request: SignRequest<'_>) -> Result<Signed, Error> {
         let params = json!([call_object(self.address, &request.transaction)]);
         let raw: Bytes = self.call(request.goal.name(), "eth_signTransaction", params).await?;
-        let malformed = |error: &dyn std::fmt::Display| Error::Failed(format!("its transaction is malformed: {error}"));
-        let envelope = TxEnvelope::decode_2718_exact(&raw).map_err(|error| malformed(&error))?;
-        let TxEnvelope::Eip1559(signed) = envelope else {
-            return Err(malformed(&"its type is not EIP-1559"));
-        };
-        if *signed.tx() != request.transaction {
-            return Err(Error::Failed("it signed another transaction than the one that was asked for".into()));
-        }
-        assemble(request.transaction, *signed.signature(), self.address)
+        signed(&raw, request.transaction, self.address)
     }
 
     async fn sign_access(&self, claims: &Claims, chain_id: u64, market: Address) -> Result<[u8; 65], Error> {

@@ -73,9 +73,13 @@ pub struct Refusal {
     pub limit: String,
 }
 
+/// Longest text of a refusal: what was asked may be long, and each refusal is a line of the journal.
+const LONGEST: usize = 512;
+
 impl Refusal {
     pub fn new(rule: &str, value: impl fmt::Display, limit: impl fmt::Display) -> Self {
-        Self { rule: rule.to_owned(), value: value.to_string(), limit: limit.to_string() }
+        let short = |text: String| if text.len() > LONGEST { text.chars().take(LONGEST).collect() } else { text };
+        Self { rule: short(rule.to_owned()), value: short(value.to_string()), limit: short(limit.to_string()) }
     }
 }
 
@@ -92,4 +96,16 @@ pub struct Refused {
     pub problem: Problem,
     #[serde(flatten)]
     pub refusal: Refusal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_short_whatever_was_asked() {
+        let refusal = Refusal::new("calldata", "9".repeat(1 << 20), "x".repeat(1 << 20));
+        assert_eq!((refusal.value.len(), refusal.limit.len()), (LONGEST, LONGEST));
+        assert_eq!(Refusal::new("spend", 5, 4), Refusal { rule: "spend".into(), value: "5".into(), limit: "4".into() });
+    }
 }

@@ -10,7 +10,6 @@ use freehold_core::spec::{self, OrderSpec, SpecInput};
 
 const MAX_ARGS: usize = 64;
 const MAX_ARG: usize = 4096;
-const MAX_FILE_NAME: usize = 128;
 const MAX_BACKOFF: u32 = 100;
 
 /// Work that is what was ordered.
@@ -95,16 +94,11 @@ fn well_formed(manifest: &Manifest) -> Result<(), Error> {
         if !spec::is_input_name(&input.name) || !names.insert(input.name.as_str()) {
             return malformed("input", &input.name, "has to be a name of its own, of a-z, 0-9 and -");
         }
-        if !is_file_name(&input.file_name) {
+        if !spec::is_file_name(&input.file_name) {
             return malformed("fileName", &input.file_name, "has to be a plain file name");
         }
     }
     Ok(())
-}
-
-fn is_file_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    !name.is_empty() && name.len() <= MAX_FILE_NAME && !name.starts_with('.') && name.bytes().all(allowed)
 }
 
 #[cfg(test)]

@@ -101,7 +101,10 @@ fn flaw(name: &str, path: &Path, size: u64) -> Option<String> {
         return Some(format!("is {found} bytes long, the result says {size}"));
     }
     match name.rsplit('.').next() {
-        Some("safetensors") => safetensors(path, size).err(),
+        Some("safetensors") => std::fs::File::open(path)
+            .map_err(|error| format!("cannot be read: {error}"))
+            .and_then(|file| safetensors(file, size))
+            .err(),
         Some("csv" | "jsonl") => first_line(path).err(),
         Some("npy") => magic(path, b"\x93NUMPY").err(),
         _ => None,
@@ -109,9 +112,8 @@ fn flaw(name: &str, path: &Path, size: u64) -> Option<String> {
 }
 
 /// Reads the header alone: eight bytes of length, JSON, then tensors that fill the rest of the file.
-fn safetensors(path: &Path, size: u64) -> Result<(), String> {
+pub fn safetensors(mut file: impl Read, size: u64) -> Result<(), String> {
     let cannot = |e: std::io::Error| format!("cannot be read: {e}");
-    let mut file = std::fs::File::open(path).map_err(cannot)?;
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|_| "is too short for a safetensors file".to_owned())?;
     let length = u64::from_le_bytes(length);
@@ -120,16 +122,16 @@ fn safetensors(path: &Path, size: u64) -> Result<(), String> {
     }
     let mut header = Vec::new();
     file.take(length).read_to_end(&mut header).map_err(cannot)?;
-    let tensors: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|e| format!("has no readable safetensors header: {e}"))?;
+    let tensors: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&header)
+        .map_err(|e| format!("has no readable safetensors header: {:.200}", e.to_string()))?;
     let ends = tensors.iter().filter(|(name, _)| *name != "__metadata__").map(|(name, tensor)| {
         tensor
             .pointer("/data_offsets/1")
             .and_then(serde_json::Value::as_u64)
-            .ok_or_else(|| format!("says nothing of where tensor `{name}` ends"))
+            .ok_or_else(|| format!("says nothing of where tensor `{name:.80}` ends"))
     });
     let end = ends.collect::<Result<Vec<_>, _>>()?.into_iter().max().ok_or("holds no tensor")?;
-    if 8 + length + end != size {
+    if (8 + length).checked_add(end) != Some(size) {
         return Err(format!("holds {} bytes of tensors, its header says {end}", size - 8 - length));
     }
     Ok(())
@@ -167,6 +169,11 @@ mod tests {
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), tensors].concat()
     }
 
+    fn ending(end: u64) -> Vec<u8> {
+        let header = format!(r#"{{"w":{{"dtype":"U8","shape":[1],"data_offsets":[0,{end}]}}}}"#);
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()
+    }
+
     fn deliver(store: &Store, name: &str, bytes: &[u8]) -> B256 {
         let sha256 = store.put("ns", bytes).expect("stores");
         let file = ResultFile {
@@ -183,6 +190,7 @@ mod tests {
     #[case("model.safetensors", model(&[1, 2, 3])[..40].to_vec(), Some("safetensors header"))]
     #[case("model.safetensors", [model(&[1, 2, 3]), vec![0; 4]].concat(), Some("its header says 3"))]
     #[case("model.safetensors", vec![1, 2], Some("too short"))]
+    #[case("model.safetensors", ending(u64::MAX), Some("its header says 18446744073709551615"))]
     #[case("model.safetensors", model(&[])[..].to_vec(), None)]
     #[case("predictions.csv", b"label\n3\n".to_vec(), None)]
     #[case("predictions.csv", b" \n".to_vec(), Some("is empty"))]

@@ -11,7 +11,7 @@ use freehold_chain::view::ChainView;
 use freehold_core::money::Amount;
 use freehold_core::order::{Order, OrderState};
 use freehold_core::result::ResultFile;
-use freehold_core::wire::{CheckpointNote, LeaseReport};
+use freehold_core::wire::{CheckpointNote, LeaseReport, MAX_FAILURES};
 use freehold_core::{Address, B256};
 use jiff::Timestamp;
 
@@ -206,7 +206,7 @@ impl Observed {
         let here = self.report.says().and_then(|r| r.exit.as_ref()).map(|e| e.failures).unwrap_or_default();
         let same = self.task.status.attempt == self.newest().map(|a| a.number);
         let known = if same { self.task.status.failures.unwrap_or_default() } else { 0 };
-        (before + here).max(known)
+        before.saturating_add(here).min(MAX_FAILURES).max(known)
     }
 
     pub fn goal(&self, wanted: impl Fn(&Goal) -> bool) -> Option<&GoalFact> {

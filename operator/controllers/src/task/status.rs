@@ -157,7 +157,8 @@ fn attempt(o: &Observed, attempt: &Attempt) -> AttemptStatus {
     }
 }
 
-fn progress(line: &ProgressLine) -> Progress {
+/// A line as the status shows it.
+pub fn progress(line: &ProgressLine) -> Progress {
     Progress {
         step: line.step,
         steps: line.steps,

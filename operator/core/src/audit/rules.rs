@@ -61,7 +61,8 @@ impl Book {
     }
 
     pub(super) fn reviewed(&mut self, entry: &Entry, told: u64) {
-        let due = entry.time + self.terms.as_ref().map_or(0, |terms| terms.window.to::<u64>());
+        let window = self.terms.as_ref().map_or(0, |terms| terms.window.to::<u64>());
+        let due = entry.time.saturating_add(window);
         if told != due {
             self.odd(entry, format!("names the end of review {told}, the terms give {due}"));
         }

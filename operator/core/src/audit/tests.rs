@@ -52,6 +52,15 @@ fn life(last: Event) -> Vec<Entry> {
     ]
 }
 
+#[test]
+fn block_times_of_a_liar_are_findings() {
+    let mut entries = life(ended(OrderState::Accepted, TENANT, [100, 200, 900, 0]));
+    entries.iter_mut().for_each(|entry| entry.time = u64::MAX - 1);
+    let stored = OrderSlot { funds: Amount(u128::MAX), paid: Amount(u128::MAX), ..OrderSlot::default() };
+    let report = audit(B256::ZERO, |_, _| B256::ZERO, &entries, &stored).expect("an order");
+    assert!(report.findings.iter().any(|finding| finding.contains("after its deadline")), "{:?}", report.findings);
+}
+
 /// What storage says after `life` has ended so, with this paid from the funds.
 fn slot(state: OrderState, paid: u128) -> OrderSlot {
     OrderSlot {

@@ -11,7 +11,7 @@ mod fetch;
 mod files;
 mod processes;
 mod publish;
-mod tail;
+pub mod tail;
 mod watch;
 
 use std::path::PathBuf;
@@ -25,9 +25,9 @@ use reqwest::Url;
 use crate::address;
 use crate::transfer::{self, Authorize, Remote};
 
-pub use fetch::{FetchArgs, fetch};
+pub use fetch::{FetchArgs, fetch, step_of};
 pub use processes::{Processes, SharedNamespace};
-pub use publish::{PublishArgs, publish};
+pub use publish::{PublishArgs, metrics_of, publish};
 pub use watch::{WatchArgs, watch};
 
 #[derive(Clone, Debug, clap::Args)]

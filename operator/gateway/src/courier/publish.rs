@@ -77,7 +77,12 @@ async fn gather(root: &Path) -> Result<Vec<Output>, Error> {
 fn metrics(root: &Path) -> BTreeMap<String, String> {
     let mut bytes = Vec::new();
     let read = files::open(root, "out/metrics.json").and_then(|file| file.take(METRICS_FILE).read_to_end(&mut bytes));
-    match read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()) {
+    read.map(|_| metrics_of(&bytes)).unwrap_or_default()
+}
+
+/// The same, of the file's bytes.
+pub fn metrics_of(bytes: &[u8]) -> BTreeMap<String, String> {
+    match serde_json::from_slice(bytes).ok() {
         Some(Value::Object(file)) => {
             let chosen = file.get("metrics").and_then(Value::as_object).unwrap_or(&file);
             let short = chosen.iter().filter(|(name, _)| name.len() <= METRIC_NAME);

@@ -39,7 +39,8 @@ impl Tail {
         Ok(self.take(&fresh))
     }
 
-    fn take(&mut self, fresh: &[u8]) -> Option<ProgressLine> {
+    /// The last well-formed line of those that end in `fresh`.
+    pub fn take(&mut self, fresh: &[u8]) -> Option<ProgressLine> {
         self.rest.extend_from_slice(fresh);
         let end = self.rest.iter().rposition(|byte| *byte == b'\n')?;
         let rest = self.rest.split_off(end + 1);

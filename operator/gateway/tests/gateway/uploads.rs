@@ -202,8 +202,9 @@ async fn the_newest_two_checkpoints_are_kept_over_a_restart() {
     assert!(world.artifact_file(&second.sha256).exists());
 
     let unheld = CheckpointNote { sha256: "0".repeat(64), ..second.clone() };
-    let odd = CheckpointNote { file_name: "../x".into(), ..second };
-    for (note, status) in [(unheld, 409), (odd, 400)] {
+    let odd = CheckpointNote { file_name: "../x".into(), ..second.clone() };
+    let spaced = CheckpointNote { file_name: "step 20.pt".into(), ..second };
+    for (note, status) in [(unheld, 409), (odd, 400), (spaced, 400)] {
         let body = serde_json::to_vec(&note).unwrap();
         let refused = world.courier_pod().put(Method::POST, "/checkpoints", body.into()).await;
         assert!(matches!(refused, Err(Error::Answer { status: found, .. }) if found == status), "{refused:?}");

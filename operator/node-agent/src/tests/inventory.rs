@@ -248,3 +248,27 @@ fn the_schema_s_limits_hold() {
     assert_eq!(status.devices.len(), 128);
     assert_eq!(status.devices[0].model.chars().count(), 128);
 }
+
+#[test]
+fn whatever_a_driver_says_fits_the_schema() {
+    let slice = Slice { parent: "p".repeat(200), profile: "x".repeat(200), ..Slice::default() };
+    let odd = Device {
+        uuid: "u".repeat(200),
+        memory_bytes: u64::MAX,
+        memory_used_bytes: u64::MAX,
+        uncorrected_ecc_errors: u64::MAX,
+        processes: u32::MAX,
+        mig: Some(slice),
+        ..gpu(0)
+    };
+    let mut node = node(vec![odd]);
+    node.health.xid(&"p".repeat(200), u64::MAX);
+    let published = node.status().0.devices.remove(0);
+    assert_eq!((published.memory_bytes, published.memory_used_bytes), (MAX_BYTES, MAX_BYTES));
+    assert_eq!((published.uncorrected_ecc_errors, published.xid), (MAX_NUMBER, Some(MAX_NUMBER)));
+    assert_eq!((published.processes, published.uuid.len()), (MAX_PROCESSES, MAX_UUID));
+    assert_eq!(
+        (published.mig_parent.map(|p| p.len()), published.mig_profile.map(|p| p.len())),
+        (Some(MAX_UUID), Some(32))
+    );
+}

@@ -82,6 +82,8 @@ fn an_ordinary_order_is_bid_on() {
 #[case("SpecUnusable", |w: &mut World| w.spec.inputs = vec![input("A", 1)])]
 #[case("SpecUnusable", |w: &mut World| w.spec.inputs = vec![input("a", 1); 2])]
 #[case("SpecUnusable", |w: &mut World| w.spec.inputs = (0..17).map(|n| input(&format!("i{n}"), 1)).collect())]
+#[case("SpecUnusable", |w: &mut World| w.spec.resources.cpu_millis = u64::MAX)]
+#[case("SpecUnusable", |w: &mut World| w.spec.resources.memory = (1 << 53) + 1)]
 #[case("InputsTooLarge", |w: &mut World| w.spec.inputs = vec![input("a", 4 << 30), input("b", 1)])]
 #[case("BondTooHigh", |w: &mut World| w.order.terms.bond = 1_000_001)]
 #[case("BalanceTooLow", |w: &mut World| (w.view.balances.free, w.view.balances.wallet) = (Amount(99_999), Amount(100_000)))]

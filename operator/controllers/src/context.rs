@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
-use crate::accounts::{Accounts, Outbox};
+use crate::accounts::{Accounts, Foreign, Outbox};
+use crate::live::Live;
 use crate::metrics::Metrics;
 
 /// Which controllers run.
@@ -125,6 +126,10 @@ pub struct Context {
     /// Cache of the release's ChainTransactions.
     pub outbox: Outbox,
     pub metrics: Metrics,
+    /// Orders of the accounts that were placed from elsewhere.
+    pub foreign: Foreign,
+    /// What the release has to bring to an end.
+    pub live: Live,
     pub clock: Arc<dyn Clock>,
     pub recorder: Recorder,
 }
@@ -141,6 +146,8 @@ impl Context {
             accounts: Accounts::default(),
             outbox: Outbox::default(),
             metrics: Metrics::default(),
+            foreign: Foreign::default(),
+            live: Live::default(),
             clock,
             recorder,
         }

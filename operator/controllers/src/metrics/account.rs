@@ -43,6 +43,7 @@ pub fn show(ctx: &Context, objects: Store<ComputeAccount>) {
     let release = ctx.settings.release.clone();
     ctx.metrics.show(move |_| ready(&objects.state(), &release));
     let (views, accounts, outbox) = (ctx.views.clone(), ctx.accounts.clone(), ctx.outbox.clone());
+    let known = ctx.foreign.clone();
     ctx.metrics.show(move |now| {
         let mut samples = Vec::new();
         for (name, served) in accounts.all() {
@@ -50,6 +51,7 @@ pub fn show(ctx: &Context, objects: Store<ComputeAccount>) {
             let report = served.report.borrow().clone();
             let sight = Sight { name: &name, view: &view, report: &report, goals: &outbox.of(&name), now };
             samples.extend(figures(&sight));
+            samples.extend(known.of(&name).map(|orders| foreign(&name, orders.len())));
         }
         samples
     });
@@ -62,6 +64,10 @@ pub fn ready(accounts: &[Arc<ComputeAccount>], release: &str) -> Vec<Sample> {
         account.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, types::READY))
     };
     ours.map(|account| fig::READY.at(&[&account.name_any()], f64::from(u8::from(is_ready(account))))).collect()
+}
+
+pub fn foreign(name: &str, count: usize) -> Sample {
+    fig::FOREIGN.at(&[name], count as f64)
 }
 
 pub fn figures(sight: &Sight<'_>) -> Vec<Sample> {

@@ -34,6 +34,8 @@ pub struct StoredOrder {
     /// Failed runs of the attempts before.
     pub failures: u32,
     pub terms: Terms,
+    /// Placed from elsewhere, and taken over: its manifest is not here.
+    pub adopted: bool,
     pub created: Timestamp,
 }
 
@@ -51,7 +53,8 @@ pub struct Draft {
     pub failures: u32,
     pub terms: Terms,
     pub spec: Vec<u8>,
-    pub manifest: Vec<u8>,
+    /// Nothing for an order that was placed from elsewhere.
+    pub manifest: Option<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +69,9 @@ impl Draft {
     pub fn config_map(&self, namespace: &str, account: &str, task: &TaskRef) -> Result<ConfigMap, Error> {
         let order = calldata::StoredOrder { terms: self.terms.clone(), salt: self.salt, spec: self.spec.clone() };
         let mut data = order.to_data()?;
-        data.insert(MANIFEST.to_owned(), String::from_utf8(self.manifest.clone())?);
+        if let Some(manifest) = &self.manifest {
+            data.insert(MANIFEST.to_owned(), String::from_utf8(manifest.clone())?);
+        }
         let id = format!("{:#x}", self.id);
         let labels = BTreeMap::from([
             (labels::ORDER.to_owned(), order_label(&id)),
@@ -112,6 +117,7 @@ impl StoredOrder {
             attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
             failures: annotation(FAILURES_ANNOTATION)?.parse().ok()?,
             terms: calldata::StoredOrder::from_data(map.data.as_ref()?).ok()?.terms,
+            adopted: !map.data.as_ref()?.contains_key(MANIFEST),
             created: map.creation_timestamp()?.0,
         })
     }

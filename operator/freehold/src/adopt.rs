@@ -42,7 +42,9 @@ impl std::str::FromStr for TaskName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some(("trainingtask" | "trainingtasks" | "tt", name)) if !name.is_empty() => Ok(Self::Training(name.into())),
+            Some(("trainingtask" | "trainingtasks" | "tt", name)) if !name.is_empty() => {
+                Ok(Self::Training(name.into()))
+            }
             Some(("inferencetask" | "inferencetasks" | "it", name)) if !name.is_empty() => {
                 Ok(Self::Inference(name.into()))
             }
@@ -89,7 +91,9 @@ where
         what: format!("{kind}/{name} of namespace {namespace}"),
         source: Box::new(source),
     })?;
-    println!("{kind}/{name} takes over order {id}, if it is for the same work. See: kubectl -n {namespace} describe {kind} {name}");
+    println!(
+        "{kind}/{name} takes over order {id}, if it is for the same work. See: kubectl -n {namespace} describe {kind} {name}"
+    );
     Ok(())
 }
 
@@ -99,7 +103,8 @@ async fn end(client: Client, account: &str, id: &str) -> Result<(), Error> {
     let known = api.get(account).await.map_err(failed)?;
     let ids = with(known.annotations().get(labels::END_ANNOTATION).map(String::as_str), id);
     // The version keeps an order from being forgotten that somebody else names at the same moment.
-    let metadata = json!({ "resourceVersion": known.resource_version(), "annotations": { labels::END_ANNOTATION: ids } });
+    let metadata =
+        json!({ "resourceVersion": known.resource_version(), "annotations": { labels::END_ANNOTATION: ids } });
     let patch = Patch::Merge(json!({ "metadata": metadata }));
     api.patch_metadata(account, &PatchParams::default(), &patch).await.map_err(failed)?;
     println!("order {id} is cancelled or closed within two minutes, unless a task of this cluster stands for it");

@@ -8,7 +8,9 @@ use std::time::Duration;
 use freehold_api::conditions::{self, types};
 use freehold_api::task::TaskStatus;
 use freehold_api::transaction::TransactionState;
-use freehold_api::{ChainTransaction, ComputeAccount, ComputeLease, InferenceTask, LIVE_CONFIG_MAP, TrainingTask, labels};
+use freehold_api::{
+    ChainTransaction, ComputeAccount, ComputeLease, InferenceTask, LIVE_CONFIG_MAP, TrainingTask, labels,
+};
 use freehold_controllers::accounts::is_ours;
 use freehold_controllers::{crossings, goals, live};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -189,13 +191,19 @@ fn explain(args: &Args, found: &Found) -> String {
         }
     }
     if !found.goals.is_empty() {
-        line("Transactions that are not done (they end by themselves; a reason in brackets says what one waits for):".into());
+        line(
+            "Transactions that are not done (they end by themselves; a reason in brackets says what one waits for):"
+                .into(),
+        );
         for goal in &found.goals {
             line(format!("  {goal}"));
         }
     }
     if found.said && !found.is_work() {
-        line("Orders or bids on the chain that are not settled: a delivered result waits for the end of its review".into());
+        line(
+            "Orders or bids on the chain that are not settled: a delivered result waits for the end of its review"
+                .into(),
+        );
         line("window, a bid for its validity (cordon the ComputeProvider). See them: freehold audit tenant|provider ADDRESS".into());
     }
     line(format!("Nothing was deleted. Take the uninstall back: helm -n {namespace} rollback {name} {revision}"));

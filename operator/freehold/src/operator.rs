@@ -11,7 +11,9 @@ use freehold_controllers::metrics::work;
 use freehold_controllers::rbac::{Rule, Scope};
 use freehold_controllers::task::http::ApiServer;
 use freehold_controllers::task::store::Store;
-use freehold_controllers::{chain_transaction, compute_account, compute_lease, compute_provider, crossings, live, task};
+use freehold_controllers::{
+    chain_transaction, compute_account, compute_lease, compute_provider, crossings, live, task,
+};
 use freehold_gateway::disk;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config};

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use freehold_controllers::rbac::{Rule, Scope};
-use freehold_controllers::{chain_transaction, compute_account, compute_budget, compute_lease, compute_provider, live, task};
+use freehold_controllers::{
+    chain_transaction, compute_account, compute_budget, compute_lease, compute_provider, live, task,
+};
 
 use crate::operator;
 

@@ -42,7 +42,10 @@ fn no_second_order_stands_beside_the_one_of_before(
         world.block();
     }
     let message = world.status.message.clone().expect("a message").0;
-    assert!(message.contains(&format!("kubectl freehold adopt {order} --task trainingtask/digits -n demo")), "{message}");
+    assert!(
+        message.contains(&format!("kubectl freehold adopt {order} --task trainingtask/digits -n demo")),
+        "{message}"
+    );
     assert!(message.contains(&format!("adopt {order} --end --account team-a")), "{message}");
     // Whoever ends it: once that is confirmed, the task orders again.
     world.order().expect("an order").slot.state = OrderState::Closed;

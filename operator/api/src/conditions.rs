@@ -99,6 +99,7 @@ pub mod types {
     pub const CHAIN_HEALTHY: &str = "ChainHealthy";
     pub const NONCE_HEALTHY: &str = "NonceHealthy";
     pub const SIGNER_REACHABLE: &str = "SignerReachable";
+    pub const ORDERS_KNOWN: &str = "OrdersKnown";
     pub const READY: &str = "Ready";
 
     pub const REGISTERED: &str = "Registered";

@@ -124,6 +124,11 @@ pub struct ComputeLeaseStatus {
     /// How the trainer ended, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
+    /// Times that the work was lost on the provider's side (its namespace or Job deleted by force) and made again: a
+    /// fault of the provider, which counts against no limit of the tenant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub rebuilds: Option<u32>,
     /// Notes for the tenant, by condition type (served by the gateway).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::task::string_map_schema")]

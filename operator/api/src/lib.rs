@@ -40,7 +40,24 @@ pub mod labels {
     pub const SETTLE_FINALIZER: &str = "freehold.dev/settle";
     /// Holds a ComputeLease until the chain says that it is settled.
     pub const LEASE_FINALIZER: &str = "freehold.dev/lease";
+    /// On a ComputeLease: the provider gives the lease up.
+    pub const EVICT_ANNOTATION: &str = "freehold.dev/evict";
+    /// On a task: the order of its account that it takes over.
+    pub const ADOPT_ANNOTATION: &str = "freehold.dev/adopt";
+    /// On a ComputeAccount: orders that were placed elsewhere and are to be ended, separated by spaces.
+    pub const END_ANNOTATION: &str = "freehold.dev/end-orders";
+    /// On a task that has ordered: `namespace/name/uid` of the object that did. A copy that is restored has another UID.
+    pub const ORDERED_AS_ANNOTATION: &str = "freehold.dev/ordered-as";
+    /// On a CRD: [`super::SCHEMA`] of the release that it came with.
+    pub const SCHEMA_ANNOTATION: &str = "freehold.dev/schema";
 }
+
+/// Raised with each field that is added to a kind: an operator does not start on kinds that are older than itself, for
+/// the API server would drop what it writes. Newer ones are fine: fields are only added.
+pub const SCHEMA: u32 = 1;
+
+/// ConfigMap of the release namespace that says whether the release has live orders or leases.
+pub const LIVE_CONFIG_MAP: &str = "freehold-live";
 
 /// Every CRD, in the order in which they are written and applied.
 pub fn crds() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {

@@ -2,14 +2,16 @@
 //! the way to the chain, and what its outbox last found.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use freehold_api::{ChainTransaction, ComputeAccount};
 use freehold_chain::outbox::NonceHealth;
 use freehold_chain::rpc::{Depth, Rpc};
 use freehold_chain::signer::Signer;
 use freehold_core::money::Amount;
+use freehold_core::order::OrderState;
 use freehold_core::{Address, B256};
+use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher;
@@ -98,6 +100,12 @@ impl Outbox {
         self.store.state_filter(|entry| entry.spec.account.as_str() == account && !goals::state(entry).is_final())
     }
 
+    /// How many goals of any account are still pursued; nothing before the first listing is complete.
+    pub fn unfinished(&self) -> Option<usize> {
+        self.store.wait_until_ready().now_or_never()?.ok()?;
+        Some(self.store.state_filter(|entry| !goals::state(entry).is_final()).len())
+    }
+
     /// The first listing is complete.
     pub async fn ready(&self) -> bool {
         self.store.wait_until_ready().await.is_ok()
@@ -115,6 +123,23 @@ impl Outbox {
     pub(crate) fn apply(&self, writer: &mut Writer<ChainTransaction>, event: &watcher::Event<ChainTransaction>) {
         writer.apply_watcher_event(event);
         self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+type OrderStates = Vec<(B256, OrderState)>;
+
+/// Live orders of accounts that were placed from elsewhere, as the last sweep saw them.
+#[derive(Clone, Default)]
+pub struct Foreign(Arc<Mutex<BTreeMap<String, OrderStates>>>);
+
+impl Foreign {
+    pub fn found(&self, account: &str, orders: OrderStates) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(account.to_owned(), orders);
+    }
+
+    /// Nothing before the first sweep.
+    pub fn of(&self, account: &str) -> Option<OrderStates> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
     }
 }
 

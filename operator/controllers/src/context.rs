@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
-use crate::accounts::{Accounts, Outbox};
+use crate::accounts::{Accounts, Foreign, Outbox};
+use crate::live::Live;
 use crate::metrics::Metrics;
 
 /// Which controllers run.
@@ -149,6 +150,10 @@ pub struct Context {
     pub outbox: Outbox,
     pub kept_funded: KeptFunded,
     pub metrics: Metrics,
+    /// Orders of the accounts that were placed from elsewhere.
+    pub foreign: Foreign,
+    /// What the release has to bring to an end.
+    pub live: Live,
     pub clock: Arc<dyn Clock>,
     pub recorder: Recorder,
 }
@@ -166,6 +171,8 @@ impl Context {
             outbox: Outbox::default(),
             kept_funded: KeptFunded::default(),
             metrics: Metrics::default(),
+            foreign: Foreign::default(),
+            live: Live::default(),
             clock,
             recorder,
         }

@@ -11,6 +11,7 @@ pub mod compute_provider;
 pub mod context;
 pub mod crossings;
 pub mod goals;
+pub mod live;
 pub mod metrics;
 pub mod news;
 pub mod rbac;

@@ -1,11 +1,15 @@
 //! `freehold`: one binary, one subcommand a process. `kubectl-freehold` is the
 //! same binary under the name that kubectl looks for.
 
+mod adopt;
 mod audit;
 mod crdgen;
+mod evict;
+mod live;
 mod metricsgen;
 mod operator;
 mod rbacgen;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -42,6 +46,13 @@ enum Command {
     Courier(courier::CourierArgs),
     /// Rebuilds leases from the chain alone and checks their sums.
     Audit(audit::Args),
+    /// A provider gives a lease up: its checkpoint is saved and the lease closed, or declined before its start.
+    Evict(evict::Args),
+    /// A tenant takes over, or ends, an order of its account that was placed from elsewhere.
+    Adopt(adopt::Args),
+    /// Fails while the release has live orders or leases, and says which: what `helm uninstall` asks first.
+    #[command(hide = true)]
+    Live(live::Args),
     /// Writes the CustomResourceDefinitions, a file a kind.
     #[command(hide = true)]
     Crdgen(crdgen::Args),
@@ -90,6 +101,9 @@ async fn run(command: Command) -> ExitCode {
         Command::NodeAgent(args) => report(freehold_node_agent::run(args).await),
         Command::Courier(args) => courier::run(args).await,
         Command::Audit(args) => report(audit::run(&args).await),
+        Command::Evict(args) => report(evict::run(&args).await),
+        Command::Adopt(args) => report(adopt::run(&args).await),
+        Command::Live(args) => report(live::run(&args).await),
         Command::Crdgen(args) => report(crdgen::run(&args)),
         Command::Rbacgen(args) => report(rbacgen::run(&args)),
         Command::Metricsgen(args) => report(metricsgen::run(&args)),

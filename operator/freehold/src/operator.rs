@@ -11,7 +11,9 @@ use freehold_controllers::metrics::work;
 use freehold_controllers::rbac::{Rule, Scope};
 use freehold_controllers::task::http::ApiServer;
 use freehold_controllers::task::store::Store;
-use freehold_controllers::{chain_transaction, compute_account, compute_lease, compute_provider, crossings, task};
+use freehold_controllers::{
+    chain_transaction, compute_account, compute_lease, compute_provider, crossings, live, task,
+};
 use freehold_gateway::disk;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config};
@@ -19,11 +21,15 @@ use tokio::task::JoinSet;
 use warp::Filter as _;
 use warp::http::{Response, StatusCode};
 
+use crate::schema;
+
 /// What the process itself asks for, beside its controllers.
 pub const RULES: &[Rule] = &[
     // The UID of kube-system marks this cluster's orders.
     Rule::new("", &["namespaces"], &["get"], Scope::Cluster),
     Rule::new("events.k8s.io", &["events"], &["create", "patch"], Scope::Cluster),
+    // The schema annotation of the kinds.
+    Rule::new("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"], Scope::Cluster),
 ];
 
 #[derive(clap::Args)]
@@ -80,6 +86,8 @@ pub enum Error {
     Kube(#[from] kube::Error),
     #[error("namespace kube-system has no UID")]
     NoClusterUid,
+    #[error(transparent)]
+    Schema(#[from] schema::Error),
     #[error("--gateway-courier-url `{url}` must be http://host:port of a host that resolves: {reason}")]
     GatewayUrl { url: String, reason: String },
     #[error("controller {name} failed: {reason}")]
@@ -93,6 +101,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return Err(Error::NoRole);
     }
     let client = crossings::client(Config::infer().await.map_err(kube::Error::InferConfig)?)?;
+    schema::check(&client).await?;
     let settings = settings(&args, &client).await?;
     let ctx = Context::new(client, settings, Arc::new(SystemClock));
     let mut running = JoinSet::new();
@@ -125,6 +134,7 @@ fn controllers(args: &Args, ctx: &Context) -> Vec<Running> {
     let mut out: Vec<Running> = vec![
         named("ComputeAccount", compute_account::run(ctx.clone())),
         named("ChainTransaction", chain_transaction::run(ctx.clone())),
+        named("live", live::run(ctx.clone())),
     ];
     if args.tenant {
         out.push(named("TrainingTask, InferenceTask and ComputeBudget", task::run(ctx.clone())));

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use freehold_controllers::rbac::{Rule, Scope};
-use freehold_controllers::{chain_transaction, compute_account, compute_budget, compute_lease, compute_provider, task};
+use freehold_controllers::{
+    chain_transaction, compute_account, compute_budget, compute_lease, compute_provider, live, task,
+};
 
 use crate::operator;
 
@@ -35,7 +37,7 @@ struct PolicyRule {
 type Roles = BTreeMap<&'static str, BTreeMap<&'static str, Vec<PolicyRule>>>;
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let both = [operator::RULES, compute_account::RULES, chain_transaction::RULES];
+    let both = [operator::RULES, compute_account::RULES, chain_transaction::RULES, live::RULES];
     let tenant = [task::RULES, compute_budget::RULES];
     let provider = [compute_provider::RULES, compute_lease::RULES];
     let roles: Roles =

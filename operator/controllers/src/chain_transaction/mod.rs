@@ -43,6 +43,8 @@ pub enum Error {
 
 /// Keeps the cache of ChainTransactions, and a worker for each account that is served.
 pub async fn run(ctx: Context) -> Result<(), Error> {
+    let outbox = ctx.outbox.clone();
+    ctx.live.count(move || outbox.unfinished());
     let cache = keep_cache(ctx.clone());
     let workers = supervise(ctx);
     tokio::select! {

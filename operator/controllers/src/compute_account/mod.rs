@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use freehold_api::ComputeAccount;
 use freehold_chain::view::ChainView;
-use futures::StreamExt;
+use freehold_core::order;
+use futures::{FutureExt, StreamExt};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use tokio::sync::Mutex;
@@ -27,6 +29,7 @@ pub(crate) use self::status::committed;
 use crate::accounts::is_ours;
 use crate::context::Context;
 use crate::goals;
+use crate::live;
 use crate::metrics;
 use crate::rbac::{READ, Rule, Scope};
 
@@ -61,6 +64,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let api: Api<ComputeAccount> = Api::all(ctx.client.clone());
     let controller = Controller::new(api, watcher::Config::default());
     metrics::account::show(&ctx, controller.store());
+    count_live(&ctx, controller.store());
     let timed = ctx.metrics.timed(metrics::Controller::ComputeAccount, reconcile);
     let shared = Arc::new(Shared { ctx, runtimes: Mutex::default() });
     let looks = IntervalStream::new(tokio::time::interval(LOOK)).map(|_| ());
@@ -74,6 +78,20 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         })
         .await;
     Ok(())
+}
+
+/// What the chain holds of the release's accounts; nothing while one of them has not been read.
+fn count_live(ctx: &Context, accounts: Store<ComputeAccount>) {
+    let (views, release, origin) =
+        (ctx.views.clone(), ctx.settings.release.clone(), order::origin(&ctx.settings.cluster_uid));
+    ctx.live.count(move || {
+        accounts.wait_until_ready().now_or_never()?.ok()?;
+        let ours = accounts.state().into_iter().filter(|account| is_ours(account, &release));
+        let counts: Vec<_> =
+            ours.map(|account| views.get(&account.name_any()).and_then(|view| live::on_chain(&view, origin))).collect();
+        let known: usize = counts.iter().flatten().sum();
+        (known > 0 || counts.iter().all(Option::is_some)).then_some(known)
+    });
 }
 
 async fn reconcile(account: Arc<ComputeAccount>, shared: Arc<Shared>) -> Result<Action, Error> {
@@ -97,8 +115,14 @@ async fn reconcile(account: Arc<ComputeAccount>, shared: Arc<Shared>) -> Result<
     }
     // status
     let report = ctx.accounts.get(&name).map(|served| served.report.borrow().clone()).unwrap_or_default();
-    let observed =
-        Observed { signer, view: view.as_deref(), report, open: ctx.outbox.open(&name), now: ctx.clock.now() };
+    let observed = Observed {
+        signer,
+        view: view.as_deref(),
+        report,
+        open: ctx.outbox.open(&name),
+        foreign: ctx.foreign.of(&name),
+        now: ctx.clock.now(),
+    };
     write_status(ctx, &account, &observed).await?;
     Ok(Action::await_change())
 }

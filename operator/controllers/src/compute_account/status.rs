@@ -9,8 +9,9 @@ use freehold_chain::outbox::NonceHealth;
 use freehold_chain::rpc::Standing;
 use freehold_chain::rpc::judge::Verdict;
 use freehold_chain::view::ChainView;
-use freehold_core::Address;
 use freehold_core::money::Amount;
+use freehold_core::order::OrderState;
+use freehold_core::{Address, B256};
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ pub struct Observed<'a> {
     pub view: Option<&'a ChainView>,
     pub report: Report,
     pub open: Vec<Arc<ChainTransaction>>,
+    /// Live orders that were placed from elsewhere; nothing before the first sweep.
+    pub foreign: Option<Vec<(B256, OrderState)>>,
     pub now: Timestamp,
 }
 
@@ -154,7 +157,24 @@ fn claims(account: &ComputeAccount, observed: &Observed<'_>) -> Vec<Claim> {
         None => Claim::yes(types::READY, "Ready", "The account can act."),
         Some(claim) => Claim::no(types::READY, claim.reason, claim.message.clone()),
     };
-    vec![signer, chain, nonces, ready]
+    let orders = observed.foreign.as_ref().map(|foreign| orders_known(&account.name_any(), foreign));
+    [signer, chain, nonces, ready].into_iter().chain(orders).collect()
+}
+
+/// A second cluster with the same key, or a restored one, has placed orders that this operator leaves alone.
+fn orders_known(account: &str, foreign: &[(B256, OrderState)]) -> Claim {
+    let Some((id, state)) = foreign.first() else {
+        return Claim::yes(types::ORDERS_KNOWN, "Own", "Every live order of the account was placed from this cluster.");
+    };
+    Claim::no(
+        types::ORDERS_KNOWN,
+        "ForeignOrders",
+        format!(
+            "{} live order(s) of the account were placed from elsewhere and are left alone; the first is {id:#x} ({}). Let a task take it over: kubectl freehold adopt {id:#x} --task KIND/NAME -n NAMESPACE. Or end it: kubectl freehold adopt {id:#x} --end --account {account}.",
+            foreign.len(),
+            state.name()
+        ),
+    )
 }
 
 /// Which endpoint is used, and why another is not.
@@ -200,6 +220,7 @@ mod tests {
             view: Some(view),
             report: Report::default(),
             open: vec![],
+            foreign: None,
             now: Timestamp::UNIX_EPOCH,
         }
     }
@@ -244,6 +265,22 @@ mod tests {
         let status = next(&account(), &ComputeAccountStatus::default(), &observed(&view));
         let condition = conditions::find(&status.conditions, types::CHAIN_HEALTHY).expect("ChainHealthy");
         assert!(condition.message.ends_with("http://b is used. http://a is behind the others."), "{condition:?}");
+    }
+
+    #[test]
+    fn orders_from_elsewhere_are_told_with_both_ways_out_and_do_not_keep_the_account_from_acting() {
+        let view = view(7, Health::Fresh);
+        let seen = |foreign| next(&account(), &Default::default(), &Observed { foreign, ..observed(&view) });
+        let known = |status: &ComputeAccountStatus| conditions::find(&status.conditions, types::ORDERS_KNOWN).cloned();
+        assert_eq!(known(&seen(None)), None, "not looked yet");
+        assert_eq!(known(&seen(Some(vec![]))).expect("a condition").status, "True");
+        let told = seen(Some(vec![(B256::repeat_byte(7), OrderState::Running)]));
+        let condition = known(&told).expect("a condition");
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "ForeignOrders"));
+        let id = format!("{:#x}", B256::repeat_byte(7));
+        assert!(condition.message.contains(&format!("adopt {id} --end --account a")), "{}", condition.message);
+        assert!(condition.message.contains(&format!("adopt {id} --task")));
+        assert_eq!(ready(&told), ("True".into(), "Ready".into()));
     }
 
     #[test]

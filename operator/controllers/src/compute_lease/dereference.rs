@@ -98,6 +98,7 @@ pub async fn dereference(ctx: &Context, store: &dyn WorkStore, lease: &ComputeLe
             .status
             .as_ref()
             .is_some_and(|status| conditions::is_true(&status.conditions, types::RUNNING)),
+        evicted: lease.annotations().contains_key(labels::EVICT_ANNOTATION),
         phase: lease.status.as_ref().and_then(|status| status.phase).unwrap_or_default(),
         exit: lease.status.as_ref().and_then(|status| status.exit.clone()),
     };

@@ -16,7 +16,7 @@ const MILESTONES: [&str; 7] = [
     types::CLEANED_UP,
 ];
 /// Reasons of ordinary progress: no event, the phase tells.
-const ORDINARY: [&str; 12] = [
+const ORDINARY: [&str; 11] = [
     "Waiting",
     "Placing",
     "Starting",
@@ -28,7 +28,6 @@ const ORDINARY: [&str; 12] = [
     "Archiving",
     "Terminating",
     "Closed",
-    "Rebuilding",
 ];
 
 /// What is new between two statuses.

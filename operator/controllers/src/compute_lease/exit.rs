@@ -27,16 +27,18 @@ pub enum Stop {
     DeviceLost,
     DiskExceeded,
     EscrowExhausted,
+    Evicted,
     ImageUnavailable,
     NodeLost,
     StartMissed,
 }
 
 impl Stop {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DeviceLost,
         Self::DiskExceeded,
         Self::EscrowExhausted,
+        Self::Evicted,
         Self::ImageUnavailable,
         Self::NodeLost,
         Self::StartMissed,
@@ -47,6 +49,7 @@ impl Stop {
             Self::DeviceLost => "DeviceLost",
             Self::DiskExceeded => "DiskExceeded",
             Self::EscrowExhausted => "EscrowExhausted",
+            Self::Evicted => "Evicted",
             Self::ImageUnavailable => "ImageUnavailable",
             Self::NodeLost => "NodeLost",
             Self::StartMissed => "StartMissed",
@@ -66,6 +69,9 @@ impl Stop {
             Self::DiskExceeded => "The work wrote more than spec.resources.disk; raise it.",
             Self::EscrowExhausted => {
                 "The lease reached its end; raise spec.market.budget or spec.activeDeadline for more time."
+            }
+            Self::Evicted => {
+                "The provider evicted the lease; the trainer was asked to save a checkpoint and the lease is closed."
             }
             Self::ImageUnavailable => {
                 "The provider's nodes cannot pull the image; check spec.trainer.image and that its registry is public."

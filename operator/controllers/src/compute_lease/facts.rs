@@ -123,6 +123,8 @@ pub struct Facts {
     pub asked: Asked,
     /// `Running` was last said to be true.
     pub said_running: bool,
+    /// The provider gives the lease up.
+    pub evicted: bool,
     /// Phase and exit as last written.
     pub phase: LeasePhase,
     pub exit: Option<Exit>,
@@ -150,6 +152,17 @@ impl Facts {
     /// The goal, unless it was asked for already.
     pub fn ask(&self, goal: Goal) -> Option<Effect> {
         (!self.asked.live(goal.name())).then_some(Effect::Ask(goal))
+    }
+
+    /// A ComputeLease that is deleted while its lease lives goes at once and is made again, so holding it serves nobody.
+    /// An evicted one stays to the end, or what was decided would go with it.
+    pub fn may_go(&self) -> bool {
+        let gone = self.space == Space::Absent;
+        let unheld = match self.evicted {
+            true => gone && self.latest.is_over() && self.confirmed.is_over(),
+            false => gone || !self.latest.is_over(),
+        };
+        self.blind.is_none() && unheld
     }
 
     pub fn stopped(&self) -> Option<(Stop, u64)> {

@@ -30,17 +30,16 @@ use std::time::Duration;
 use freehold_api::conditions::{self, types};
 use freehold_api::lease::LeasePhase;
 use freehold_api::{ComputeLease, labels};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 
 use self::dereference::Observed;
-use self::facts::{Chain, Space};
 use self::gateway::{HttpWorkStore, WorkStore};
 use self::plan::Next;
 use crate::context::Context;
@@ -95,9 +94,7 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
     let leases = controller.store();
     let orders = wake::on_changed_orders(controller.store(), ctx.views.clone());
     let (of_job, of_pod) = (lease_ref(&ctx), lease_ref(&ctx));
-    let shown = leases.clone();
-    ctx.metrics
-        .show(move |_| metrics::work::leases(&shown.state().iter().map(|lease| phase(lease)).collect::<Vec<_>>()));
+    show(&ctx, leases.clone());
     let timed = ctx.metrics.timed(metrics::Controller::ComputeLease, reconcile);
     let shared = Arc::new(Shared { ctx: ctx.clone(), store });
     let reconciled = controller
@@ -114,6 +111,25 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
         () = reconciled => {}
         () = housekeeping::run(&ctx, &leases) => {}
     }
+}
+
+/// Lets the leases be seen, and counted among what the release has to end before it goes.
+fn show(ctx: &Context, leases: Store<ComputeLease>) {
+    let counted = leases.clone();
+    ctx.live.count(move || {
+        counted.wait_until_ready().now_or_never()?.ok()?;
+        Some(counted.state().iter().filter(|lease| !is_cleaned(lease)).count())
+    });
+    ctx.metrics.show(move |_| {
+        let known = leases.state();
+        let mut out = metrics::work::leases(&known.iter().map(|lease| phase(lease)).collect::<Vec<_>>());
+        out.push(metrics::work::rebuilds(known.iter().map(|lease| lease.status.as_ref()?.rebuilds)));
+        out
+    });
+}
+
+fn is_cleaned(lease: &ComputeLease) -> bool {
+    lease.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, types::CLEANED_UP))
 }
 
 fn phase(lease: &ComputeLease) -> LeasePhase {
@@ -134,6 +150,10 @@ fn lease_ref(ctx: &Context) -> impl Fn(&Labels) -> Option<ObjectRef<ComputeLease
 async fn reconcile(lease: Arc<ComputeLease>, shared: Arc<Shared>) -> Result<Action, Error> {
     let ctx = &shared.ctx;
     if is_done(ctx, &lease) {
+        // Nothing is left to hold it for: it can be deleted when no operator is there any more.
+        if lease.finalizers().iter().any(|name| name == labels::LEASE_FINALIZER) {
+            release(ctx, &lease).await?;
+        }
         return Ok(Action::requeue(plan::DONE));
     }
     let observed = dereference::dereference(ctx, shared.store.as_ref(), &lease).await?;
@@ -143,7 +163,7 @@ async fn reconcile(lease: Arc<ComputeLease>, shared: Arc<Shared>) -> Result<Acti
     // What the chain asks for is done all the same: rent and bond do not wait for a status.
     apply::apply(ctx, shared.store.as_ref(), &lease, &observed, &next.effects).await?;
     told?;
-    if may_go(&lease, &observed) {
+    if lease.metadata.deletion_timestamp.is_some() && observed.facts.may_go() {
         release(ctx, &lease).await?;
         return Ok(Action::await_change());
     }
@@ -152,18 +172,9 @@ async fn reconcile(lease: Arc<ComputeLease>, shared: Arc<Shared>) -> Result<Acti
 
 /// Over, cleaned up and said so: hundreds of these may lie about, so a pass over one asks nobody.
 fn is_done(ctx: &Context, lease: &ComputeLease) -> bool {
-    let cleaned =
-        lease.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, types::CLEANED_UP));
     let over =
         wake::sight(&ctx.views, lease).is_some_and(|(_, latest, confirmed)| latest.is_over() && confirmed.is_over());
-    cleaned && over && lease.metadata.deletion_timestamp.is_none()
-}
-
-/// A lease that is deleted while it lives is made again, so that holding it serves nobody.
-fn may_go(lease: &ComputeLease, observed: &Observed) -> bool {
-    let facts = &observed.facts;
-    let live = matches!(facts.latest, Chain::Awaiting { .. } | Chain::Running { .. } | Chain::Delivered { .. });
-    lease.metadata.deletion_timestamp.is_some() && facts.blind.is_none() && (live || facts.space == Space::Absent)
+    is_cleaned(lease) && over && lease.metadata.deletion_timestamp.is_none()
 }
 
 async fn report(ctx: &Context, lease: &ComputeLease, observed: &Observed, next: &Next) -> Result<(), Error> {

@@ -42,6 +42,8 @@ const WATCH: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(30);
 /// Once nothing is left; a reorganisation wakes it earlier.
 pub const DONE: Duration = Duration::from_secs(600);
+/// Reason of `Running` while what was lost is made again: each time that it comes up is counted.
+pub const REBUILDING: &str = "Rebuilding";
 /// A stopped trainer's grace period, and time for its last upload.
 const STOP_SECONDS: u64 = 150;
 /// A pod that finds no node for so long, or whose node does not come back, will not run.
@@ -134,6 +136,10 @@ fn awaiting(facts: &Facts, start_by: u64) -> Next {
     let next = Next::new(LeasePhase::AwaitingInputs, SOON);
     if facts.asked.live("decline") {
         return Next::new(LeasePhase::Failed, SOON).exit(facts.exit.clone());
+    }
+    // A start that is on its way would win: then it is closed once it runs.
+    if facts.evicted && !facts.asked.live("start") {
+        return decline(facts, next, Stop::Evicted.as_str(), "the provider evicted it");
     }
     match (&facts.handover, &facts.job) {
         (_, Some(job)) => starting(facts, job, late),
@@ -281,6 +287,9 @@ fn running(facts: &Facts, end_at: u64) -> Next {
     if facts.now > end_at {
         return stop(facts, job, Stop::EscrowExhausted, Stop::EscrowExhausted.sentence());
     }
+    if facts.evicted {
+        return stop(facts, job, Stop::Evicted, Stop::Evicted.sentence());
+    }
     if let Some(end) = &job.failed {
         return failed(facts, end);
     }
@@ -323,12 +332,13 @@ fn at_work(job: &JobFact, pod: Option<&PodFact>) -> Claim {
 
 /// Everything was lost but the chain's word: made again, from the newest checkpoint.
 fn rebuild(facts: &Facts, next: Next, end_at: u64) -> Next {
-    if facts.now > end_at {
-        return close(facts, Next::new(LeasePhase::Failed, SOON).exit(Some(exit::of_stop(Stop::EscrowExhausted, 0))));
+    let over = if facts.now > end_at { Some(Stop::EscrowExhausted) } else { facts.evicted.then_some(Stop::Evicted) };
+    if let Some(stop) = over {
+        return close(facts, Next::new(LeasePhase::Failed, SOON).exit(Some(exit::of_stop(stop, 0))));
     }
     let next = next.say(Claim::no(
         types::RUNNING,
-        "Rebuilding",
+        REBUILDING,
         "The lease runs on the chain and its objects are gone; they are made again.",
     ));
     match facts.handover {

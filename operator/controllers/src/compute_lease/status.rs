@@ -2,7 +2,7 @@
 //! each block is rounded, for every change is a write.
 
 use freehold_api::ComputeLease;
-use freehold_api::conditions::{self, types};
+use freehold_api::conditions::{self, Claim, types};
 use freehold_api::lease::ComputeLeaseStatus;
 use freehold_api::scalars::Text;
 use freehold_api::task::{CheckpointRef, Progress};
@@ -15,12 +15,14 @@ use serde_json::Value;
 
 use super::dereference::Observed;
 use super::devices::Devices;
-use super::plan::Next;
+use super::plan::{Next, REBUILDING};
 
 /// Cost is written once a minute, progress once in ten seconds.
 const COST_STEP: u64 = 60;
 const PROGRESS_STEP: i64 = 10;
 const NOTE: usize = 256;
+/// What the schema takes.
+const MOST_REBUILDS: u32 = 10_000;
 /// What the schema takes; an order for more is not bid on, but slices of one GPU can be more.
 const MAX_GPUS: usize = freehold_core::spec::MAX_GPUS as usize;
 
@@ -47,11 +49,24 @@ pub fn status(lease: &ComputeLease, observed: &Observed, next: &Next, now: Times
     if let Some(report) = &observed.report {
         work(&mut out, report);
     }
-    for claim in &next.claims {
-        conditions::set(&mut out.conditions, claim.clone(), generation, now);
-    }
+    say(&mut out, &next.claims, generation, now);
     out.notes = notes(&out);
     out
+}
+
+/// Conditions, and how often the work had to be made again: each time that `Running` turns to it.
+fn say(out: &mut ComputeLeaseStatus, claims: &[Claim], generation: Option<i64>, now: Timestamp) {
+    let before = rebuilding(out);
+    for claim in claims {
+        conditions::set(&mut out.conditions, claim.clone(), generation, now);
+    }
+    if rebuilding(out) && !before {
+        out.rebuilds = Some((out.rebuilds.unwrap_or_default() + 1).min(MOST_REBUILDS));
+    }
+}
+
+fn rebuilding(status: &ComputeLeaseStatus) -> bool {
+    conditions::find(&status.conditions, types::RUNNING).is_some_and(|running| running.reason == REBUILDING)
 }
 
 fn money(out: &mut ComputeLeaseStatus, view: &ChainView, order: &Order) {

@@ -45,6 +45,7 @@ pub fn show(ctx: &Context, objects: Store<ComputeAccount>) {
     ctx.metrics.show(move |_| ready(&objects.state(), &release));
     let (views, accounts, outbox) = (ctx.views.clone(), ctx.accounts.clone(), ctx.outbox.clone());
     let kept_funded = ctx.kept_funded.clone();
+    let known = ctx.foreign.clone();
     ctx.metrics.show(move |now| {
         let mut samples = Vec::new();
         for (name, served) in accounts.all() {
@@ -53,6 +54,7 @@ pub fn show(ctx: &Context, objects: Store<ComputeAccount>) {
             let (goals, kept_funded) = (outbox.of(&name), &kept_funded);
             let sight = Sight { name: &name, view: &view, report: &report, goals: &goals, kept_funded, now };
             samples.extend(figures(&sight));
+            samples.extend(known.of(&name).map(|orders| foreign(&name, orders.len())));
         }
         samples
     });
@@ -65,6 +67,10 @@ pub fn ready(accounts: &[Arc<ComputeAccount>], release: &str) -> Vec<Sample> {
         account.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, types::READY))
     };
     ours.map(|account| fig::READY.at(&[&account.name_any()], f64::from(u8::from(is_ready(account))))).collect()
+}
+
+pub fn foreign(name: &str, count: usize) -> Sample {
+    fig::FOREIGN.at(&[name], count as f64)
 }
 
 pub fn figures(sight: &Sight<'_>) -> Vec<Sample> {

@@ -149,6 +149,7 @@ figures! {
     OUTBOX_OLDEST = "outbox_oldest_seconds", "Age of the oldest goal in this state; 0 if there is none", [ACCOUNT, one_of("state", OPEN)];
     OUTBOX_WAITING = "outbox_waiting_goals", "Goals that wait on somebody, and those that a signer refused in the last hour", [ACCOUNT, one_of("reason", REASONS)];
     ORDER_COUNT = "orders", "Orders of the account that are not settled", [ACCOUNT, one_of("state", ORDERS)];
+    FOREIGN = "foreign_orders", "Live orders of the account that were placed from elsewhere, and that no task has taken over", [ACCOUNT];
     ESCROW = "escrow_ends_seconds", "Seconds until the soonest escrow of a running lease ends; those funded for less than two hours in all, and those that are topped up, aside", [ACCOUNT];
     START_USED = "start_window_used_ratio", "Largest share of a start window that is gone, of leases that wait to be started", [ACCOUNT];
     REVIEW = "review_ends_seconds", "Seconds until the soonest review window of a delivered result ends", [ACCOUNT];
@@ -157,6 +158,7 @@ figures! {
     TASK_DELETING = "task_deleting_seconds", "Age of the oldest deletion of a task that is still there; 0 if there is none", [one_of("kind", KINDS)];
     BUDGET_USED = "budget_used_ratio", "Share of a ComputeBudget that its period has spent or committed", [Label { name: "budget", values: Values::Object }];
     LEASES = "leases", "ComputeLeases by phase", [one_of("phase", PHASES)];
+    REBUILDS = "lease_rebuilds", "Times that work of the ComputeLeases that are kept was lost on this side and made again", [];
     ORPHANS = "orphans", "Live orders without a task, lease namespaces without a lease", [one_of("kind", LEFT_OVER)];
     TERMINATING = "lease_namespace_terminating_seconds", "Age of the oldest deletion of a lease namespace that is still there; 0 if there is none", [];
     STORE_USED = "store_used_bytes", "Bytes in use on the filesystem of the tenant's store", [];

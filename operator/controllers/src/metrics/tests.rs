@@ -144,6 +144,7 @@ fn everything() -> Vec<Sample> {
         work::tasks("TrainingTask", &tasks, at(NOW)),
         work::budgets(&[budget]),
         work::leases(&[LeasePhase::Running, LeasePhase::Closed]),
+        vec![work::rebuilds([None, Some(2), Some(1)].into_iter()), super::account::foreign("team-a", 1)],
         work::found(&found, at(NOW)),
         work::store(850, 1000),
         super::account::ready(&[ours()], "ns.release"),

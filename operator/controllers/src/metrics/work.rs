@@ -49,6 +49,10 @@ pub fn leases(phases: &[LeasePhase]) -> Vec<Sample> {
     fig::PHASES.iter().map(|phase| fig::LEASES.at(&[phase], count(phase) as f64)).collect()
 }
 
+pub fn rebuilds(leases: impl Iterator<Item = Option<u32>>) -> Sample {
+    fig::REBUILDS.at(&[], leases.flatten().map(f64::from).sum())
+}
+
 /// What a sweep has not looked at yet is not known to be zero.
 pub fn found(found: &Found, now: Timestamp) -> Vec<Sample> {
     let orphans = [("order", found.orders), ("namespace", found.namespaces)];

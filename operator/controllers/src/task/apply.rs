@@ -19,7 +19,7 @@ use super::observed::{Account, Observed};
 use super::plan::Effect;
 use super::reasons::{result, running, valid};
 use super::stored::{MANIFEST, StoredOrder, name_of};
-use super::{Shared, caches, collect, dereference, gateways, handover, order, stored, top_up};
+use super::{Shared, adoption, caches, collect, dereference, gateways, handover, order, stored, top_up};
 use crate::goals;
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,7 @@ pub async fn apply<K: TaskKind>(shared: &Shared, o: &Observed, effects: &[Effect
         match effect {
             Effect::AddFinalizer => hold::<K>(shared, o, true).await?,
             Effect::RemoveFinalizer => hold::<K>(shared, o, false).await?,
+            Effect::Adopt { order, attempt } => adopt(shared, o, order, *attempt).await?,
             Effect::Fund { attempt } => claims.extend(fund(shared, o, *attempt).await?),
             Effect::Ensure(goal) => ensure(shared, o, goal).await?,
             Effect::TopUp { order, amount, escrow } => {
@@ -74,7 +75,11 @@ async fn hold<K: TaskKind>(shared: &Shared, o: &Observed, held: bool) -> Result<
         finalizers.push(labels::SETTLE_FINALIZER.to_owned());
     }
     // The version makes the change fail, and the pass repeat, if somebody else changed the list meanwhile.
-    let patch = json!({ "metadata": { "resourceVersion": task.resource_version(), "finalizers": finalizers } });
+    let mut metadata = json!({ "resourceVersion": task.resource_version(), "finalizers": finalizers });
+    if held {
+        metadata["annotations"] = json!({ labels::ORDERED_AS_ANNOTATION: adoption::ordered_as(&o.task) });
+    }
+    let patch = json!({ "metadata": metadata });
     match api.patch_metadata(&o.task.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         other => other.map(|_| ()).map_err(action()),
@@ -170,7 +175,26 @@ fn job<'a>(o: &'a Observed, attempt: u32) -> order::Job<'a> {
     }
 }
 
+/// From here on the order is the task's, as if it had placed it.
+async fn adopt(shared: &Shared, o: &Observed, id: &B256, attempt: u32) -> Result<(), Error> {
+    let (Ok(account), Some(order)) = (&o.account, o.view.as_ref().and_then(|view| view.order(id))) else {
+        return Ok(());
+    };
+    let lock = shared.locks.of(&account.name);
+    let _alone = lock.lock().await;
+    keep(shared, o, &account.name, &adoption::record(order, attempt)).await?;
+    Ok(())
+}
+
 async fn write_down(shared: &Shared, o: &Observed, account: &str, draft: &stored::Draft) -> Result<(), Error> {
+    let name = keep(shared, o, account, draft).await?;
+    let goal = Goal::PlaceOrder { order_id: format!("{:#x}", draft.id).into(), order: name.into() };
+    goals::ensure(&shared.ctx, account, goal, Some(&o.task.reference())).await?;
+    Ok(())
+}
+
+/// The name of the ConfigMap.
+async fn keep(shared: &Shared, o: &Observed, account: &str, draft: &stored::Draft) -> Result<String, Error> {
     let namespace = &shared.ctx.settings.namespace;
     let map = draft.config_map(namespace, account, &o.task.reference())?;
     let api: Api<ConfigMap> = Api::namespaced(shared.ctx.client.clone(), namespace);
@@ -184,9 +208,7 @@ async fn write_down(shared: &Shared, o: &Observed, account: &str, draft: &stored
     if let Some(order) = StoredOrder::read(&made) {
         shared.caches.orders.insert_fresh(&format!("{namespace}/{name}"), &o.task.uid, order);
     }
-    let goal = Goal::PlaceOrder { order_id: format!("{:#x}", draft.id).into(), order: name.into() };
-    goals::ensure(&shared.ctx, account, goal, Some(&o.task.reference())).await?;
-    Ok(())
+    Ok(name)
 }
 
 /// Only while no transaction was made: the outbox's entry is deleted as it was read, so a nonce given to it meanwhile wins.

@@ -11,6 +11,7 @@ use freehold_core::{order, units};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
+use super::adoption::{self, Others};
 use super::caches::{self, failed_placements};
 use super::gateways::Lease;
 use super::kind::{TaskFacts, TaskSpecView};
@@ -68,6 +69,7 @@ pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -
         delivery: Delivery::None,
         work: None,
         entries: Vec::new(),
+        others: Others::default(),
     };
     o.delivery = delivery(shared, &o);
     o.report = report(shared, &o).await;
@@ -76,6 +78,7 @@ pub async fn dereference(shared: &Shared, task: TaskFacts, spec: TaskSpecView) -
         o.entries = entries(shared, &o);
     }
     if orders {
+        o.others = others(shared, &o);
         o.work = Some(work(shared, &o).await?);
     }
     Ok(Some(o))
@@ -168,6 +171,12 @@ pub fn lease(o: &Observed, attempt: &Attempt) -> Option<Lease> {
         chain_id: view.chain_id,
         market: view.market,
     })
+}
+
+fn others(shared: &Shared, o: &Observed) -> Others {
+    let (Ok(account), Some(view)) = (&o.account, &o.view) else { return Others::default() };
+    let stored = shared.caches.orders.filter_map(|order| (order.account == account.name).then(|| order.clone()));
+    adoption::others(&o.task, &account.name, &stored, view)
 }
 
 /// The gateway is asked while it has something to do or to tell.

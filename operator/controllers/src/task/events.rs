@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::kind::TaskFacts;
-use super::reasons::{funded, leased, result, running, settled, valid};
+use super::reasons::{funded, leased, other, result, running, settled, valid};
 use super::status::LADDER;
 use super::stored;
 use crate::context::Context;
@@ -37,6 +37,13 @@ pub fn news(old: &TaskStatus, new: &TaskStatus) -> Vec<News> {
         conditions::find(&new.conditions, type_).filter(|found| found.status == "True" && is_new)
     };
     let mut out: Vec<News> = Vec::new();
+    // A right is given up: the sentence has to be found when the task is gone.
+    let waived = |status: &TaskStatus| {
+        conditions::find(&status.conditions, types::DELETING).filter(|c| c.reason == other::WAIVED).cloned()
+    };
+    if let (Some(found), None) = (waived(new), waived(old)) {
+        out.push(News::bad(&found.reason, &found.message));
+    }
     // States that no rung stands for.
     if let Some(state) = new.state.as_ref().filter(|state| Some(*state) != old.state.as_ref())
         && !LADDER.iter().any(|(_, name)| *name == state.as_str())

@@ -154,6 +154,10 @@ pub struct TaskFacts {
     pub deleting: Option<Timestamp>,
     /// Our finalizer is set.
     pub held: bool,
+    /// The object that this one, or the one that it is a copy of, ordered as.
+    pub ordered_as: Option<String>,
+    /// Id of the order that it is to take over.
+    pub adopts: Option<String>,
     pub status: TaskStatus,
 }
 
@@ -167,6 +171,8 @@ impl TaskFacts {
             generation: task.meta().generation,
             deleting: task.meta().deletion_timestamp.as_ref().map(|t| t.0),
             held: task.finalizers().iter().any(|f| f == labels::SETTLE_FINALIZER),
+            ordered_as: task.annotations().get(labels::ORDERED_AS_ANNOTATION).cloned(),
+            adopts: task.annotations().get(labels::ADOPT_ANNOTATION).cloned(),
             status: task.status().cloned().unwrap_or_default(),
         }
     }

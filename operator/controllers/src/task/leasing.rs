@@ -29,7 +29,7 @@ pub fn open(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent, pla
     plan.dropped.push(types::RUNNING);
     plan.claim(Claim::yes(types::FUNDED, funded::FUNDED, format!("{} are in escrow.", o.format(order.slot.funds))));
     // Without its manifest the order could never be handed over; without limits no bid can be judged.
-    let (Intent::Pursue, Some(_), Some(limits), Some(view)) = (intent, &attempt.stored, o.limits(), &o.view) else {
+    let (Intent::Pursue, true, Some(limits), Some(view)) = (intent, attempt.has_manifest(), o.limits(), &o.view) else {
         plan.effect(Effect::Ensure(cancel(attempt)));
         return;
     };
@@ -109,7 +109,7 @@ pub fn awaiting(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent,
         plan.effect(Effect::Ensure(Goal::NoShow { order_id: id_of(attempt) }));
         return;
     }
-    if *intent != Intent::Pursue || attempt.stored.is_none() {
+    if *intent != Intent::Pursue || attempt.stored.is_none() || cannot_be_handed_over(o, attempt) {
         plan.claim(Claim::no(types::RUNNING, running::STOPPED, "The lease is being cancelled before its start."));
         plan.effect(Effect::Ensure(cancel(attempt)));
         return;
@@ -122,6 +122,12 @@ pub fn awaiting(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent,
         }
         Report::NotAsked => {}
     }
+}
+
+/// Placed from elsewhere, and the gateway still lacks what lies there.
+fn cannot_be_handed_over(o: &Observed, attempt: &Attempt) -> bool {
+    let lacks = |report: &LeaseReport| !report.manifest_held || !report.missing_inputs.is_empty();
+    !attempt.has_manifest() && o.report.says().is_some_and(lacks)
 }
 
 fn handing_over(report: &LeaseReport, plan: &mut Plan) {
@@ -229,6 +235,7 @@ fn exit_reason(said: &str) -> &'static str {
         failed::OUT_OF_MEMORY,
         failed::BACKOFF_LIMIT_EXCEEDED,
         "DeviceLost",
+        "Evicted",
         "ImageUnavailable",
         "NodeLost",
     ]

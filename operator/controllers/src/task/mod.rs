@@ -10,6 +10,7 @@
 //! No pass remembers anything: attempts are found on the chain and among the
 //! stored orders, and status is never asked where money is concerned.
 
+pub mod adoption;
 pub mod apply;
 pub mod caches;
 pub mod choose;
@@ -61,7 +62,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use crate::context::Context;
 use crate::metrics;
-use crate::rbac::{Rule, Scope};
+use crate::rbac::{READ, Rule, Scope};
 use kind::{TaskFacts, TaskKind};
 use memo::Memo;
 use observed::{Observed, Report};
@@ -80,7 +81,8 @@ pub const RULES: &[Rule] = &[
         Scope::Cluster,
     ),
     Rule::new("freehold.dev", &["trainingtasks/status", "inferencetasks/status"], &["patch"], Scope::Cluster),
-    Rule::new("freehold.dev", &["computebudgets", "computeaccounts"], &["list", "watch"], Scope::Cluster),
+    Rule::new("freehold.dev", &["computebudgets"], &["list", "watch"], Scope::Cluster),
+    Rule::new("freehold.dev", &["computeaccounts"], READ, Scope::Cluster),
     Rule::new("freehold.dev", &["chaintransactions"], &["get", "list", "watch", "create", "delete"], Scope::Release),
     // Stored orders. ConfigMaps of tenants are granted by each namespace (examples/tenant.yaml).
     Rule::new("", &["configmaps"], &["get", "list", "watch", "create", "delete"], Scope::Release),
@@ -268,9 +270,13 @@ async fn write<K: TaskKind>(shared: &Shared, o: &Observed, status: TaskStatus) -
         "status": status,
     });
     match api.patch_status(&o.task.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await {
-        // Gone, or replaced by another task of the name, while the pass ran.
-        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => return Ok(()),
-        other => other.map_err(|e| Error::Status(Box::new(e)))?,
+        // Gone, or replaced by another task of the name, while the pass ran: what a deletion came to is told all the same.
+        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {
+            if o.task.deleting.is_none() {
+                return Ok(());
+            }
+        }
+        other => drop(other.map_err(|e| Error::Status(Box::new(e)))?),
     };
     shared.written.put(o.task.uid.clone(), o.now, ());
     events::publish(&shared.ctx, &o.task, &status, events::news(&o.task.status, &status)).await;

@@ -15,6 +15,7 @@ use freehold_core::wire::{CheckpointNote, LeaseReport, MAX_FAILURES};
 use freehold_core::{Address, B256};
 use jiff::Timestamp;
 
+use super::adoption::Others;
 use super::kind::{TaskFacts, TaskSpecView};
 use super::ledger::{self, Entry, Raised, Stage};
 use super::stored::StoredOrder;
@@ -41,6 +42,11 @@ impl Attempt {
         self.order.as_ref().map(|o| o.slot.provider).filter(|p| *p != Address::ZERO)
     }
 
+    /// Its manifest can be handed over.
+    pub fn has_manifest(&self) -> bool {
+        self.stored.as_ref().is_some_and(|stored| !stored.adopted)
+    }
+
     pub fn confirmed_state(&self) -> OrderState {
         self.confirmed.as_ref().map(|o| o.slot.state).unwrap_or_default()
     }
@@ -65,8 +71,10 @@ pub fn attempts(
     raised: &Raised,
 ) -> Vec<Attempt> {
     let by_id: BTreeMap<B256, &StoredOrder> = stored.iter().map(|s| (s.id, s)).collect();
+    let adopted = |number: u32| stored.iter().find(|s| s.adopted && s.attempt == number).map(|s| s.id);
     let probe = |number: u32| {
-        let id = super::stored::id_of(view.chain_id, view.market, view.account, uid, number);
+        let own = || super::stored::id_of(view.chain_id, view.market, view.account, uid, number);
+        let id = adopted(number).unwrap_or_else(own);
         let found = by_id.get(&id).map(|s| (*s).clone());
         let order = view.order(&id).filter(|o| o.slot.state != OrderState::None).cloned();
         let confirmed = view.confirmed_order(&id).filter(|o| o.slot.state != OrderState::None).cloned();
@@ -152,6 +160,8 @@ pub struct Observed {
     pub budgets: Vec<(String, ComputeBudgetSpec)>,
     /// All orders of the account.
     pub entries: Vec<Entry>,
+    /// Looked up only where an order may be placed.
+    pub others: Others,
 }
 
 impl Observed {

@@ -68,9 +68,12 @@ pub fn placement(block_time: u64) -> u64 {
     10 * block_time
 }
 
+/// Name of the input that a later attempt goes on from.
+pub const CHECKPOINT: &str = "checkpoint";
+
 pub fn build(site: &Site, limits: &Limits, work: &Work, job: &Job<'_>) -> Result<Draft, Error> {
     let manifest = manifest_of(work, job).to_bytes()?;
-    let spec = spec_of(work, job, &manifest)?.to_bytes()?;
+    let spec = spec_of(work, job.kind, job.resume, &manifest)?.to_bytes()?;
     let salt = salt(job.uid, job.attempt);
     Ok(Draft {
         id: order_id(site.chain_id, site.market, site.account, salt),
@@ -79,7 +82,7 @@ pub fn build(site: &Site, limits: &Limits, work: &Work, job: &Job<'_>) -> Result
         failures: job.failures,
         terms: terms(site, limits, job, canonical::keccak(&spec)),
         spec,
-        manifest,
+        manifest: Some(manifest),
     })
 }
 
@@ -116,7 +119,7 @@ fn manifest_of(work: &Work, job: &Job<'_>) -> Manifest {
         })
         .collect();
     inputs.extend(job.resume.map(|note| ManifestInput {
-        name: "checkpoint".to_owned(),
+        name: CHECKPOINT.to_owned(),
         sha256: note.sha256.clone(),
         size: note.size,
         file_name: note.file_name.clone(),
@@ -143,7 +146,12 @@ fn manifest_of(work: &Work, job: &Job<'_>) -> Manifest {
     }
 }
 
-fn spec_of(work: &Work, job: &Job<'_>, manifest: &[u8]) -> Result<OrderSpec, Error> {
+pub fn spec_of(
+    work: &Work,
+    kind: &'static str,
+    resume: Option<&CheckpointNote>,
+    manifest: &[u8],
+) -> Result<OrderSpec, Error> {
     let recipe = match &work.recipe {
         None => None,
         Some(recipe) => Some(canonical::sha256_hex(&canonical::to_vec("the recipe", recipe)?)),
@@ -153,13 +161,13 @@ fn spec_of(work: &Work, job: &Job<'_>, manifest: &[u8]) -> Result<OrderSpec, Err
         .iter()
         .map(|input| SpecInput { name: input.name.to_owned(), sha256: input.sha256.clone(), size: input.size })
         .collect();
-    inputs.extend(job.resume.map(|note| SpecInput {
-        name: "checkpoint".into(),
+    inputs.extend(resume.map(|note| SpecInput {
+        name: CHECKPOINT.into(),
         sha256: note.sha256.clone(),
         size: note.size,
     }));
     Ok(OrderSpec {
-        kind: job.kind.to_owned(),
+        kind: kind.to_owned(),
         class: CLASS.1.to_owned(),
         image: work.image.clone(),
         resources: work.resources.clone(),

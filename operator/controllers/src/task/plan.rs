@@ -11,6 +11,7 @@ use freehold_core::money::Amount;
 use freehold_core::order::{Order, OrderState};
 use freehold_core::wire::CheckpointNote;
 
+use super::adoption;
 use super::funding::{self, Asks, Question};
 use super::ledger::Stage;
 use super::observed::{Attempt, Observed};
@@ -28,6 +29,11 @@ const MAX_BACKOFF: u32 = 3;
 pub enum Effect {
     AddFinalizer,
     RemoveFinalizer,
+    /// Write down that the order, placed from elsewhere, is the task's.
+    Adopt {
+        order: B256,
+        attempt: u32,
+    },
     /// Decide under the account's lock, write the order down, and ask for it to be placed.
     Fund {
         attempt: u32,
@@ -62,6 +68,7 @@ impl Effect {
             Self::HandOver { .. } | Self::SaveCheckpoint(_) | Self::Collect { .. } => true,
             Self::AddFinalizer
             | Self::RemoveFinalizer
+            | Self::Adopt { .. }
             | Self::Fund { .. }
             | Self::Ensure(_)
             | Self::TopUp { .. }
@@ -311,9 +318,12 @@ pub(super) fn fund(o: &Observed, attempt: u32, plan: &mut Plan) {
         plan.recheck = plan.recheck.min(Duration::from_secs(not_before - o.chain_now()));
         return;
     }
-    if !matches!(o.work, Some(Ok(_))) {
+    let Some(Ok(work)) = &o.work else {
         plan.recheck = plan.recheck.min(Duration::from_secs(15));
         return;
+    };
+    if let Some(found) = adoption::before_ordering(o, work) {
+        return adopt(o, attempt, found, plan);
     }
     let Some(question) = Question::of(o, Asks::Order, o.next_cap(), &o.entries) else { return };
     if let Err(claim) = funding::decide(&question) {
@@ -321,11 +331,30 @@ pub(super) fn fund(o: &Observed, attempt: u32, plan: &mut Plan) {
         return;
     }
     plan.claim(Claim::unknown(types::FUNDED, funded::PLACING, "The order is being placed on the chain."));
-    if !o.task.held {
-        plan.effect(Effect::AddFinalizer);
-    }
+    hold(o, plan);
     plan.effect(Effect::Fund { attempt });
     plan.soon();
+}
+
+/// An order that another object placed comes first.
+fn adopt(o: &Observed, attempt: u32, found: Result<B256, Claim>, plan: &mut Plan) {
+    plan.soon();
+    match found {
+        Ok(order) => {
+            let message = format!("Order {order:#x} is being taken over.");
+            plan.claim(Claim::unknown(types::FUNDED, funded::ADOPTING, message));
+            hold(o, plan);
+            plan.effect(Effect::Adopt { order, attempt });
+        }
+        Err(claim) => plan.claim(claim),
+    }
+}
+
+/// Before an order stands: the finalizer, and under which UID it is placed.
+fn hold(o: &Observed, plan: &mut Plan) {
+    if !o.task.held || o.task.ordered_as.as_deref() != Some(&adoption::ordered_as(&o.task)) {
+        plan.effect(Effect::AddFinalizer);
+    }
 }
 
 /// Orders that found nobody are repeated ever more slowly; a lease that was lost is replaced at once.

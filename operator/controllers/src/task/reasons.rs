@@ -21,6 +21,9 @@ pub mod funded {
     pub const SIGNER_REFUSED: &str = "SignerRefused";
     pub const ORDER_FAILED: &str = "OrderFailed";
     pub const ESCROW_EXHAUSTED: &str = "EscrowExhausted";
+    pub const FOREIGN_ORDER: &str = "ForeignOrder";
+    pub const ADOPTING: &str = "AdoptingOrder";
+    pub const ADOPTION_REFUSED: &str = "AdoptionRefused";
 }
 
 pub mod leased {
@@ -86,6 +89,7 @@ pub mod other {
     pub const SUSPENDED: &str = "Suspended";
     pub const SUSPENDING: &str = "Suspending";
     pub const CLOSING: &str = "ClosingLease";
+    pub const WAIVED: &str = "VerdictWaived";
     pub const CHAIN_UNREACHABLE: &str = "ChainUnreachable";
     pub const GOAL_FAILED: &str = "TransactionFailed";
 }

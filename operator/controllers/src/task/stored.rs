@@ -37,6 +37,8 @@ pub struct StoredOrder {
     pub terms: Terms,
     /// Step of the checkpoint that the work goes on from.
     pub resumed: u64,
+    /// Placed from elsewhere, and taken over: its manifest is not here.
+    pub adopted: bool,
     pub created: Timestamp,
 }
 
@@ -66,7 +68,8 @@ pub struct Draft {
     pub failures: u32,
     pub terms: Terms,
     pub spec: Vec<u8>,
-    pub manifest: Vec<u8>,
+    /// Nothing for an order that was placed from elsewhere.
+    pub manifest: Option<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,9 @@ impl Draft {
     pub fn config_map(&self, namespace: &str, account: &str, task: &TaskRef) -> Result<ConfigMap, Error> {
         let order = calldata::StoredOrder { terms: self.terms.clone(), salt: self.salt, spec: self.spec.clone() };
         let mut data = order.to_data()?;
-        data.insert(MANIFEST.to_owned(), String::from_utf8(self.manifest.clone())?);
+        if let Some(manifest) = &self.manifest {
+            data.insert(MANIFEST.to_owned(), String::from_utf8(manifest.clone())?);
+        }
         let id = format!("{:#x}", self.id);
         let labels = BTreeMap::from([
             (labels::ORDER.to_owned(), order_label(&id)),
@@ -128,6 +133,7 @@ impl StoredOrder {
             failures: annotation(FAILURES_ANNOTATION)?.parse().ok()?,
             terms: calldata::StoredOrder::from_data(map.data.as_ref()?).ok()?.terms,
             resumed: resumed(map.data.as_ref()?),
+            adopted: !map.data.as_ref()?.contains_key(MANIFEST),
             created: map.creation_timestamp()?.0,
         })
     }

@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use freehold_api::{Goal, InferenceTask, TrainingTask};
+use freehold_api::{ComputeAccount, Goal, InferenceTask, TrainingTask, labels};
 use freehold_chain::view::ChainView;
 use freehold_core::B256;
+use freehold_core::order::{Order, OrderState};
 use freehold_core::{order, units};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams};
@@ -43,6 +44,8 @@ pub struct Floor<'a> {
     pub tasks: &'a BTreeSet<String>,
     /// Seconds after which a task that is missing is not coming back.
     pub patience: u64,
+    /// Orders from elsewhere that the account's admin wants ended.
+    pub unwanted: &'a BTreeSet<B256>,
     /// Seconds that records of settled orders are kept.
     pub keep: u64,
     /// Unix seconds.
@@ -57,7 +60,8 @@ pub fn sweep(floor: &Floor<'_>, missing: &mut BTreeMap<B256, u64>) -> Vec<Sweep>
     let known: BTreeMap<B256, &StoredOrder> = floor.stored.iter().map(|s| (s.id, s)).collect();
     let homeless = |id: &B256| known.get(id).is_none_or(|stored| !floor.tasks.contains(&stored.task.uid));
     let chain = floor.view.latest.orders.values();
-    let own = chain.filter(|o| o.slot.tenant == floor.view.account && o.terms.origin == floor.origin).map(|o| o.id);
+    let swept = |o: &Order| o.terms.origin == floor.origin || floor.unwanted.contains(&o.id);
+    let own = chain.filter(|o| o.slot.tenant == floor.view.account && swept(o)).map(|o| o.id);
     let orphans: BTreeSet<B256> = own.chain(known.keys().copied()).filter(homeless).collect();
     missing.retain(|id, _| orphans.contains(id));
     orphans
@@ -67,7 +71,7 @@ pub fn sweep(floor: &Floor<'_>, missing: &mut BTreeMap<B256, u64>) -> Vec<Sweep>
 }
 
 fn act(floor: &Floor<'_>, id: &B256, stored: Option<&StoredOrder>, since: u64) -> Option<Sweep> {
-    let due = floor.now.saturating_sub(since) >= floor.patience;
+    let due = floor.now.saturating_sub(since) >= floor.patience || floor.unwanted.contains(id);
     match ledger::stage(stored, id, floor.view, floor.failed) {
         Stage::Live(_) if due => {
             // Deadlines are judged by the chain's clock, not by ours.
@@ -80,6 +84,24 @@ fn act(floor: &Floor<'_>, id: &B256, stored: Option<&StoredOrder>, since: u64) -
         }
         Stage::Unplaced | Stage::Live(_) | Stage::Settling(_) => None,
     }
+}
+
+/// Live orders of the account that neither this cluster placed nor a task of it took over, and where they stand. They are
+/// left alone, and told.
+pub fn foreign(floor: &Floor<'_>) -> Vec<(B256, OrderState)> {
+    let known: BTreeSet<B256> = floor.stored.iter().map(|stored| stored.id).collect();
+    let placed = floor.view.latest.orders.values().filter(|order| order.slot.tenant == floor.view.account);
+    placed
+        .filter(|order| order.terms.origin != floor.origin && !known.contains(&order.id))
+        .filter(|order| order.slot.state != OrderState::None && !order.slot.state.is_settled())
+        .map(|order| (order.id, order.slot.state))
+        .collect()
+}
+
+/// Orders that the account's admin named, by `kubectl freehold adopt --end`.
+fn unwanted(account: &ComputeAccount) -> BTreeSet<B256> {
+    let named = account.annotations().get(labels::END_ANNOTATION).map(String::as_str).unwrap_or_default();
+    named.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
 /// Sweeps every account of this release, for as long as it is polled.
@@ -102,6 +124,8 @@ async fn pass(shared: &Shared, missing: &mut BTreeMap<String, BTreeMap<B256, u64
     for account in shared.caches.account_names() {
         let spec = shared.caches.accounts.get(&account).filter(|spec| serves(spec, &settings.release));
         let (Some(spec), Some(view)) = (spec, shared.ctx.views.get(&account)) else { continue };
+        let object = Api::<ComputeAccount>::all(shared.ctx.client.clone()).get_opt(&account).await;
+        let unwanted = object.map_err(|e| Error::Sweep(Box::new(e)))?.as_ref().map(unwanted).unwrap_or_default();
         let stored = shared.caches.orders.filter_map(|s| (s.account == account).then(|| s.clone()));
         let floor = Floor {
             stored: &stored,
@@ -110,9 +134,11 @@ async fn pass(shared: &Shared, missing: &mut BTreeMap<String, BTreeMap<B256, u64
             failed: &failed,
             tasks: &tasks,
             patience: units::seconds(spec.chain.windows.orphans.as_str()).unwrap_or(u64::MAX),
+            unwanted: &unwanted,
             keep: keep(shared, &account),
             now: u64::try_from(shared.ctx.clock.now().as_second()).unwrap_or_default(),
         };
+        shared.ctx.foreign.found(&account, foreign(&floor));
         for found in sweep(&floor, missing.entry(account.clone()).or_default()) {
             carry_out(shared, &account, found).await?;
         }

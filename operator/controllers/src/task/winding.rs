@@ -28,7 +28,7 @@ pub fn delivered(o: &Observed, attempt: &Attempt, order: &Order, intent: &Intent
     if *intent == Intent::Delete {
         plan.claim(Claim::yes(
             types::DELETING,
-            other::CLOSING,
+            other::WAIVED,
             "The result was delivered and is not judged any more: it counts as accepted when the review window ends.",
         ));
         if overdue(order, o.chain_now()) {

@@ -27,6 +27,7 @@ fn facts(chain: Chain) -> Facts {
         result: None,
         asked: Asked::default(),
         said_running: false,
+        evicted: false,
         phase: LeasePhase::default(),
         exit: None,
     }
@@ -369,4 +370,55 @@ proptest! {
         prop_assert_eq!(a.effects, b.effects);
         prop_assert_eq!(a.claims, b.claims);
     }
+}
+
+/// What an eviction asks for, by where the lease stands.
+#[rstest]
+#[case::waits_for_inputs(awaiting(), &["decline"])]
+#[case::placed(placed(), &["decline"])]
+#[case::runs(working(), &["stop Evicted"])]
+#[case::lost_its_objects(Facts { job: None, ..working() }, &["closeOrder"])]
+#[case::is_done(Facts { job: job(|job| job.complete = true), result: Some(RESULT), ..working() }, &["deliver"])]
+fn an_evicted_lease_is_given_up_where_it_stands(#[case] facts: Facts, #[case] expected: &[&str]) {
+    let next = next(&Facts { evicted: true, ..facts });
+    let done: Vec<String> = next
+        .effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Ask(goal) => goal.name().to_owned(),
+            Effect::Stop(stop) => format!("stop {}", stop.as_str()),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(done, expected);
+}
+
+#[test]
+fn an_eviction_closes_once_the_last_checkpoint_is_safe_and_tells_the_tenant() {
+    let stopped = Facts { job: job(|job| job.stopped = Some((Stop::Evicted, NOW))), evicted: true, ..working() };
+    assert_eq!(next(&stopped).effects, [], "the trainer saves");
+    let next = next(&Facts { pods_active: false, ..stopped });
+    assert_eq!(next.exit.expect("an exit").reason.as_str(), "Evicted");
+    assert!(matches!(&next.effects[..], [Effect::Ask(Goal::CloseOrder { .. })]));
+}
+
+#[test]
+fn an_eviction_does_not_decline_beside_a_start_that_is_on_its_way() {
+    let asked = Asked([("start", TransactionState::Submitted)].into());
+    assert_eq!(next(&Facts { evicted: true, asked, ..placed() }).effects, []);
+}
+
+#[test]
+fn a_deleted_lease_goes_and_is_made_again_unless_it_is_evicted() {
+    let settled = Chain::Settled(OrderState::Closed);
+    let at = |chain, space, evicted| Facts { space, evicted, ..facts(chain) }.may_go();
+    for live in [awaiting().latest, working().latest] {
+        assert!(at(live, Space::Active, false), "it is made again at once");
+        assert!(!at(live, Space::Active, true) && !at(live, Space::Absent, true), "the eviction would be forgotten");
+    }
+    assert!(!at(settled, Space::Active, false) && !at(settled, Space::Active, true), "the namespace goes first");
+    assert!(at(settled, Space::Absent, false) && at(settled, Space::Absent, true));
+    let unconfirmed = Facts { latest: settled, space: Space::Absent, evicted: true, ..working() };
+    assert!(!unconfirmed.may_go(), "a reorganisation may bring it back");
+    assert!(!Facts { blind: Some("stale".into()), space: Space::Absent, ..facts(settled) }.may_go());
 }

@@ -31,6 +31,18 @@ fn cost_is_rounded_to_the_minute() {
 }
 
 #[test]
+fn work_that_the_provider_lost_is_counted_once_a_loss() {
+    let rebuilding = Claim::no(types::RUNNING, REBUILDING, "made again");
+    let training = Claim::yes(types::RUNNING, "Training", "The trainer runs.");
+    let mut out = ComputeLeaseStatus::default();
+    let counts = [&training, &rebuilding, &rebuilding, &training, &rebuilding].map(|claim| {
+        say(&mut out, std::slice::from_ref(claim), None, Timestamp::UNIX_EPOCH);
+        out.rebuilds
+    });
+    assert_eq!(counts, [None, Some(1), Some(1), Some(1), Some(2)]);
+}
+
+#[test]
 fn a_patch_names_what_goes() {
     use serde_json::json;
     let known = json!({ "phase": "Running", "exit": { "code": 1 }, "notes": { "Running": "x", "Closed": "y" } });

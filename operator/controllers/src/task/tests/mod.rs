@@ -1,6 +1,7 @@
 //! Tests of the lifecycle as pure functions, over a small world that stands in
 //! for chain, provider and outbox.
 
+mod adoption;
 mod choosing;
 mod cluster;
 mod endings;

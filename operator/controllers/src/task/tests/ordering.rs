@@ -74,8 +74,8 @@ fn spec_manifest_and_terms_bind_one_another() {
     let draft = draft(None);
     assert_eq!(draft.terms.specHash, canonical::keccak(&draft.spec));
     let spec = OrderSpec::parse(&draft.spec).expect("spec");
-    assert_eq!(spec.manifest, canonical::sha256_hex(&draft.manifest));
-    let manifest = Manifest::parse(&draft.manifest).expect("manifest");
+    assert_eq!(spec.manifest, canonical::sha256_hex(draft.manifest.as_ref().expect("manifest")));
+    let manifest = Manifest::parse(draft.manifest.as_ref().expect("manifest")).expect("manifest");
     let recipe = canonical::to_vec("recipe", manifest.recipe.as_ref().expect("a recipe")).expect("bytes");
     assert_eq!(spec.recipe, Some(canonical::sha256_hex(&recipe)));
     assert_eq!(spec.inputs.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["dataset"]);
@@ -91,7 +91,7 @@ fn spec_manifest_and_terms_bind_one_another() {
 fn a_later_attempt_resumes() {
     let note =
         CheckpointNote { step: 40, sha256: "ef".repeat(32), size: 10, file_name: "step-000040.safetensors".into() };
-    let manifest = Manifest::parse(&draft(Some(&note)).manifest).expect("manifest");
+    let manifest = Manifest::parse(&draft(Some(&note)).manifest.expect("manifest")).expect("manifest");
     assert_eq!(manifest.resume_step, Some(40));
     let input = manifest.inputs.last().expect("an input");
     assert_eq!((input.name.as_str(), input.file_name.as_str()), ("checkpoint", "step-000040.safetensors"));

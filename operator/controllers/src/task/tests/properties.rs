@@ -136,6 +136,7 @@ fn check(world: &World) -> Result<(), TestCaseError> {
                 prop_assert!(!observed.attempts.iter().any(|a| accrues(a.stage)), "gone before its order");
             }
             Effect::AddFinalizer
+            | Effect::Adopt { .. }
             | Effect::Revoke { .. }
             | Effect::HandOver { .. }
             | Effect::SaveCheckpoint(_)
@@ -188,6 +189,32 @@ proptest! {
                 prop_assert!(world.stored.len() <= orders, "a finished task orders nothing");
                 prop_assert!(world.deleting.is_some() || ["Complete", "Failed"].contains(&world.shows()), "finished is for ever, not {}", world.shows());
             }
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_restored_under_another_uid_never_has_two_orders_that_cost(
+        steps in prop::collection::vec(moves(), 1..40),
+        at in 0usize..40,
+        keeps_records: bool,
+        adopts: bool,
+    ) {
+        let mut world = World::new();
+        for (n, step) in steps.into_iter().enumerate() {
+            if n == at && world.deleting.is_none() {
+                world.restore("uid-2", keeps_records);
+                let former = world.order().map(|order| format!("{:#x}", order.id));
+                world.adopts = former.filter(|_| adopts);
+            }
+            act(&mut world, step);
+            if world.gone {
+                break;
+            }
+            world.pass();
+            world.block();
+            let accrues = |state| matches!(state, OrderState::Open | OrderState::Awaiting | OrderState::Running);
+            let live = world.orders.values().filter(|order| accrues(order.slot.state)).count();
+            prop_assert!(live <= 1, "{live} orders at once");
         }
     }
 

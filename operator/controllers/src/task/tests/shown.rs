@@ -180,3 +180,21 @@ fn a_lost_attempt_is_told_with_its_reason() {
 fn times_are_rfc_3339() {
     assert_eq!(time(1_800_000_000), "2027-01-15T08:00:00Z");
 }
+
+#[test]
+fn a_verdict_that_is_given_up_is_warned_of_although_the_task_is_gone() {
+    let mut world = World::new();
+    world.up_to_running();
+    world.deliver();
+    world.blocks(4);
+    world.pass();
+    let before = world.status.clone();
+    world.deleting = Some(world.time());
+    world.pass();
+    assert!(world.gone);
+    let told = events::news(&before, &world.status);
+    let warning = told.iter().find(|news| news.warning).expect("a warning");
+    assert_eq!(warning.reason, "VerdictWaived");
+    assert!(warning.note.contains("counts as accepted"), "{}", warning.note);
+    assert!(!events::news(&world.status, &world.status).iter().any(|news| news.warning), "once");
+}

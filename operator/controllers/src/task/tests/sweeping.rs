@@ -8,9 +8,11 @@ use freehold_core::B256;
 use freehold_core::order::OrderState;
 
 use super::world::*;
-use crate::task::sweep::{Floor, Sweep, sweep};
+use crate::task::sweep::{Floor, Sweep, foreign, sweep};
 
 const ORIGIN: B256 = B256::repeat_byte(9);
+
+static UNWANTED: BTreeSet<B256> = BTreeSet::new();
 
 fn look(world: &World, tasks: &[&str], origin: B256, missing: &mut BTreeMap<B256, u64>) -> Vec<Sweep> {
     let floor = Floor {
@@ -18,6 +20,7 @@ fn look(world: &World, tasks: &[&str], origin: B256, missing: &mut BTreeMap<B256
         view: &world.view(),
         origin,
         failed: &BTreeSet::new(),
+        unwanted: &UNWANTED,
         tasks: &tasks.iter().map(|t| (*t).to_owned()).collect(),
         patience: 600,
         keep: 86_400,
@@ -113,4 +116,33 @@ fn records_go_when_no_budget_counts_them_any_more() {
         look(&world, &["uid-1"], ORIGIN, &mut missing).is_empty(),
         "attempts of a task are counted by their records"
     );
+}
+
+#[test]
+fn orders_from_elsewhere_are_told_and_ended_only_where_the_admin_says_so() {
+    let mut world = running();
+    world.stored.clear();
+    let id = world.id(0);
+    let elsewhere = B256::repeat_byte(8);
+    let look = |unwanted: &BTreeSet<B256>, stored: &[crate::task::stored::StoredOrder], tasks: &[&str]| {
+        let floor = Floor {
+            stored,
+            view: &world.view(),
+            origin: elsewhere,
+            failed: &BTreeSet::new(),
+            tasks: &tasks.iter().map(|t| (*t).to_owned()).collect(),
+            unwanted,
+            patience: 600,
+            keep: 86_400,
+            now: u64::try_from(world.now).expect("positive"),
+        };
+        (foreign(&floor), sweep(&floor, &mut BTreeMap::new()))
+    };
+    assert_eq!(look(&UNWANTED, &[], &[]), (vec![(id, OrderState::Running)], vec![]));
+    let close = Sweep::End(Goal::CloseOrder { order_id: format!("{id:#x}").into() });
+    assert_eq!(look(&[id].into(), &[], &[]).1, [close], "at once");
+    // A task took it over: it is that task's.
+    let adopted = running().stored;
+    assert_eq!(look(&UNWANTED, &adopted, &["uid-1"]), (vec![], vec![]));
+    assert_eq!(look(&[id].into(), &adopted, &["uid-1"]).1, []);
 }

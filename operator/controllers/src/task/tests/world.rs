@@ -24,9 +24,9 @@ use crate::task::kind::{TaskFacts, TaskKind, TaskSpecView};
 use crate::task::ledger;
 use crate::task::observed::{Account, Delivery, GoalFact, Observed, Report, attempts};
 use crate::task::plan::{Effect, Plan, plan};
-use crate::task::stored::{StoredOrder, id_of};
+use crate::task::stored::{Draft, StoredOrder, id_of};
 use crate::task::validate::{self, ChainFacts, Found};
-use crate::task::{caches, order, status, top_up};
+use crate::task::{adoption, caches, order, status, top_up};
 
 pub const START: i64 = 1_800_000_000;
 pub const PROVIDER: Address = Address::repeat_byte(0xbb);
@@ -82,6 +82,10 @@ pub fn budget(limit: &str) -> ComputeBudgetSpec {
 
 #[derive(Clone)]
 pub struct World {
+    /// A restored task has another.
+    pub uid: String,
+    pub ordered_as: Option<String>,
+    pub adopts: Option<String>,
     pub spec: TaskSpecView,
     pub status: TaskStatus,
     pub held: bool,
@@ -93,6 +97,8 @@ pub struct World {
     /// Snapshots of the last blocks, newest last.
     past: Vec<BTreeMap<B256, Arc<Order>>>,
     pub stored: Vec<StoredOrder>,
+    /// Spec bytes of the orders, as their events carry them.
+    specs: BTreeMap<B256, Vec<u8>>,
     pub goals: Vec<GoalFact>,
     pub report: Report,
     pub delivery: Delivery,
@@ -111,6 +117,9 @@ impl World {
 
     pub fn of(spec: TaskSpecView) -> Self {
         Self {
+            uid: "uid-1".into(),
+            ordered_as: None,
+            adopts: None,
             spec,
             status: TaskStatus::default(),
             held: false,
@@ -120,6 +129,7 @@ impl World {
             orders: BTreeMap::new(),
             past: vec![BTreeMap::new(); DEPTH + 1],
             stored: Vec::new(),
+            specs: BTreeMap::new(),
             goals: Vec::new(),
             report: Report::NotAsked,
             delivery: Delivery::None,
@@ -175,18 +185,20 @@ impl World {
         let failed = caches::failed_placements(self.goals.iter());
         let raised = caches::raised(self.goals.iter(), DECIMALS);
         let limits = validate::limits(&self.spec, &chain_facts());
+        let own: Vec<StoredOrder> = self.stored.iter().filter(|s| s.task.uid == self.uid).cloned().collect();
         let task = TaskFacts {
             kind: "TrainingTask",
-            uid: "uid-1".into(),
+            uid: self.uid.clone(),
             namespace: "demo".into(),
             name: "digits".into(),
             generation: Some(1),
             deleting: self.deleting,
             held: self.held,
+            ordered_as: self.ordered_as.clone(),
+            adopts: self.adopts.clone(),
             status: self.status.clone(),
         };
         Observed {
-            task,
             spec: self.spec.clone(),
             now: self.time(),
             account: Ok(Account {
@@ -197,7 +209,7 @@ impl World {
                 silence: 600,
             }),
             limits: Some(limits),
-            attempts: attempts("uid-1", &self.stored, &view, &failed, &raised),
+            attempts: attempts(&self.uid, &own, &view, &failed, &raised),
             goals: self.goals.clone(),
             report: self.report.clone(),
             delivery: self.delivery.clone(),
@@ -210,6 +222,8 @@ impl World {
                 .flat_map(|s| [ledger::entry(s, &view, &failed), ledger::raise(s, &view, &raised)])
                 .flatten()
                 .collect(),
+            others: adoption::others(&task, "team-a", &self.stored, &view),
+            task,
             view: Some(view),
         }
     }
@@ -228,7 +242,14 @@ impl World {
 
     fn apply(&mut self, o: &Observed, effect: &Effect) {
         match effect {
-            Effect::AddFinalizer => self.held = true,
+            Effect::AddFinalizer => {
+                self.held = true;
+                self.ordered_as = Some(adoption::ordered_as(&o.task));
+            }
+            Effect::Adopt { order, attempt } => {
+                let draft = adoption::record(&self.orders[order], *attempt);
+                self.store(draft, true);
+            }
             Effect::RemoveFinalizer => {
                 self.held = false;
                 self.gone |= self.deleting.is_some();
@@ -248,6 +269,16 @@ impl World {
             Effect::SaveCheckpoint(note) => self.checkpoint = Some(note.clone()),
             Effect::HandOver { .. } | Effect::Collect { .. } => {}
             Effect::DeleteTask => self.delete(),
+        }
+    }
+
+    /// From a backup: another UID, no status; the annotations come back, records of the release perhaps.
+    pub fn restore(&mut self, uid: &str, keeps_records: bool) {
+        self.uid = uid.into();
+        self.status = TaskStatus::default();
+        self.goals.clear();
+        if !keeps_records {
+            self.stored.clear();
         }
     }
 
@@ -276,7 +307,7 @@ impl World {
         };
         let job = order::Job {
             kind: "TrainingTask",
-            uid: "uid-1",
+            uid: &o.task.uid,
             namespace: "demo",
             name: "digits",
             attempt,
@@ -288,20 +319,28 @@ impl World {
         };
         let work = o.work.as_ref().expect("work").as_ref().expect("valid work");
         let draft = order::build(&site, o.limits().expect("limits"), work, &job).expect("builds");
+        let name = crate::task::stored::name_of(&draft.id);
+        let goal = Goal::PlaceOrder { order_id: format!("{:#x}", draft.id).into(), order: name.into() };
+        self.specs.insert(draft.id, draft.spec.clone());
+        self.store(draft, false);
+        self.ensure(&goal);
+    }
+
+    fn store(&mut self, draft: Draft, adopted: bool) {
         let stored = StoredOrder {
             id: draft.id,
             name: crate::task::stored::name_of(&draft.id),
             account: "team-a".into(),
-            task: TaskRef { uid: "uid-1".into(), namespace: "demo".into(), name: "digits".into() },
-            attempt,
+            task: TaskRef { uid: self.uid.clone(), namespace: "demo".into(), name: "digits".into() },
+            attempt: draft.attempt,
             failures: draft.failures,
             terms: draft.terms,
-            resumed: o.checkpoint.as_ref().map_or(0, |note| note.step),
+            resumed: self.checkpoint.as_ref().filter(|_| !adopted).map_or(0, |note| note.step),
+            adopted,
             created: self.time(),
         };
-        let goal = Goal::PlaceOrder { order_id: format!("{:#x}", draft.id).into(), order: stored.name.clone().into() };
+        self.stored.retain(|known| known.id != stored.id);
         self.stored.push(stored);
-        self.ensure(&goal);
     }
 
     /// Moves on by a block: the outbox's goals are carried out where the contract lets them be.
@@ -390,9 +429,9 @@ impl World {
         };
         let order = Order {
             id: *id,
-            salt: chain_order::salt("uid-1", stored.attempt),
+            salt: chain_order::salt(&stored.task.uid, stored.attempt),
             terms: stored.terms.clone(),
-            spec: Vec::new(),
+            spec: self.specs.get(id).cloned().unwrap_or_default(),
             slot,
             bids: Vec::new(),
             result_hash: None,
@@ -403,12 +442,14 @@ impl World {
     }
 
     pub fn id(&self, attempt: u32) -> B256 {
-        id_of(31337, Address::repeat_byte(1), Address::repeat_byte(3), "uid-1", attempt)
+        id_of(31337, Address::repeat_byte(1), Address::repeat_byte(3), &self.uid, attempt)
     }
 
     /// The newest order on the chain.
     pub fn order(&mut self) -> Option<&mut Order> {
-        let newest = (0..64).map(|n| self.id(n)).rfind(|id| self.orders.contains_key(id))?;
+        let adopted = self.stored.iter().find(|s| s.adopted && s.task.uid == self.uid).map(|s| s.id);
+        let former = self.orders.values().find(|order| !order.slot.state.is_settled()).map(|order| order.id);
+        let newest = (0..64).map(|n| self.id(n)).rfind(|id| self.orders.contains_key(id)).or(adopted).or(former)?;
         self.orders.get_mut(&newest)
     }
 

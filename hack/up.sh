@@ -5,6 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 export RESUME="make up"
 
 if [[ $CLUSTER == dev ]]; then stages 16; else stages 11; fi
+free=$(df -Pk "$CACHE" | awk 'NR == 2 { print int($4 / 1048576) }')
+((free >= 4)) || say "warning: $CACHE has $free GiB left; the first run takes some 35, each further one up to 4"
 stage "host packages" 0:30 "$HACK/tools.sh" host
 for part in node libtorch fetch; do
   "$HACK/tools.sh" "$part" >"$LOGS/download-$part.log" 2>&1 </dev/null & # the stages below wait for its lock

@@ -104,7 +104,8 @@ fn ordered(task: &impl TaskKind) {
         unreachable!("an order was placed that nobody can serve: {refusal}");
     }
     let lease = lease_of(&spec, &draft.spec);
-    if let Err(refusal) = validate::validate(&lease, &draft.manifest, &classes(&spec)) {
+    let Some(manifest) = &draft.manifest else { unreachable!("an order that is placed here has its manifest here") };
+    if let Err(refusal) = validate::validate(&lease, manifest, &classes(&spec)) {
         unreachable!("a manifest was handed over that is refused: {refusal}");
     }
 }

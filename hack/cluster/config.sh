@@ -99,9 +99,8 @@ maxPods: 250
 podLogsDir: $SHORT/pod-logs
 resolvConf: $CONF/resolv.conf
 syncFrequency: 10s
-imageGCHighThresholdPercent: 99
-imageGCLowThresholdPercent: 98
-evictionHard: { memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1% }
+imageGCHighThresholdPercent: 100 # never: no registry could give an image back
+evictionHard: { memory.available: 100Mi, nodefs.available: 500Mi, imagefs.available: 500Mi, nodefs.inodesFree: 1% }
 EOF
 }
 

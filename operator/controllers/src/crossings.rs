@@ -6,15 +6,22 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use freehold_chain::failpoint::crossing;
 use http::{Method, Request};
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
+
+/// For the head of an answer. A request whose answer never comes would hold its pass, and the object, for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Without a byte of an answer that has begun; a watch is ended by the API server after 290 s.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// The operator's client of the API server.
-pub fn client(config: Config) -> Result<Client, kube::Error> {
+pub fn client(mut config: Config) -> Result<Client, kube::Error> {
+    config.read_timeout = Some(SILENCE);
     Ok(ClientBuilder::try_from(config)?.with_layer(&Crossings).build())
 }
 
@@ -34,21 +41,30 @@ struct Crossing<S>(S);
 
 impl<S, B> Service<Request<B>> for Crossing<S>
 where
-    S: Service<Request<B>>,
-    S::Future: Send + 'static,
+    S: Service<Request<B>, Response: 'static, Error: Into<BoxError> + 'static, Future: Send + 'static>,
 {
     type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.0.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let watch = request.uri().query().is_some_and(|query| query.contains("watch="));
-        Box::pin(crossing(move || name(&method, &path, watch), self.0.call(request)))
+        Box::pin(crossing(move || name(&method, &path, watch), in_time(PATIENCE, self.0.call(request))))
+    }
+}
+
+async fn in_time<T, E>(patience: Duration, answer: impl Future<Output = Result<T, E>>) -> Result<T, BoxError>
+where
+    E: Into<BoxError>,
+{
+    match tokio::time::timeout(patience, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(format!("the API server did not answer within {} s", patience.as_secs()).into()),
     }
 }
 
@@ -100,6 +116,14 @@ mod tests {
         );
         assert_eq!(named(Method::GET, "/apis/batch/v1/namespaces/x/jobs"), "kube.list.jobs");
         assert_eq!(name(&Method::GET, "/apis/batch/v1/jobs", true), "kube.watch.jobs");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_comes_is_an_error() {
+        let never = std::future::pending::<Result<(), BoxError>>();
+        let error = in_time(Duration::ZERO, never).await.expect_err("nobody answers");
+        assert_eq!(error.to_string(), "the API server did not answer within 0 s");
+        assert!(in_time(PATIENCE, async { Ok::<_, BoxError>(()) }).await.is_ok());
     }
 
     /// What opens a way out of the process.

@@ -1,6 +1,7 @@
 //! The end of the trainer's log goes to the gateway's store before the pods go.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use freehold_core::B256;
 use futures::AsyncReadExt;
@@ -16,26 +17,35 @@ use crate::context::Context;
 const KEPT: usize = 10 << 20;
 /// Size of one request to the gateway.
 const PIECE: usize = 1 << 20;
+/// For all logs of a lease. A kubelet that removes a container while its log is read may leave the reader waiting.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read the log of pod {pod}: {source}")]
     Read { pod: String, source: std::io::Error },
+    #[error("the logs did not come within {} s", PATIENCE.as_secs())]
+    Slow,
     #[error("cannot keep the log: {0}")]
     Keep(#[from] gateway::Error),
 }
 
-/// Sends the last 10 MiB of all trainers of the lease, oldest pod first.
+/// Sends the last 10 MiB of all trainers of the lease, oldest pod first; of logs that do not end, what came.
 pub async fn archive(ctx: &Context, store: &dyn WorkStore, order: &B256, pods: &[Pod]) -> Result<(), Error> {
-    let mut by_age: Vec<&Pod> = pods.iter().collect();
-    by_age.sort_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
     let mut tail = Tail::default();
-    for pod in by_age {
-        read(ctx, pod, &mut tail).await?;
-    }
+    let read = tokio::time::timeout(PATIENCE, read_all(ctx, pods, &mut tail)).await;
     let bytes: Vec<u8> = tail.0.into();
     for piece in bytes.chunks(PIECE) {
         store.append_log(order, piece.to_vec()).await?;
+    }
+    read.unwrap_or(Err(Error::Slow))
+}
+
+async fn read_all(ctx: &Context, pods: &[Pod], tail: &mut Tail) -> Result<(), Error> {
+    let mut by_age: Vec<&Pod> = pods.iter().collect();
+    by_age.sort_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
+    for pod in by_age {
+        read(ctx, pod, tail).await?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub async fn run(args: AgentArgs, client: kube::Client, metrics: Metrics, stop: 
     };
     let interval = Duration::from_secs(args.interval);
     let mut agent = Agent {
-        publisher: Publisher::new(client, &args.node_name, &args.release, boot_id()),
+        publisher: Publisher::new(client, &args.node_name, &args.release, args.namespace.clone(), boot_id()),
         args,
         library: Library { tell, stop: stop.clone(), loaded: None, failures: 0 },
         health: Health::default(),

@@ -32,6 +32,9 @@ pub struct AgentArgs {
     /// Release that the node belongs to, as `namespace.name`.
     #[arg(long, env = "FREEHOLD_RELEASE")]
     pub release: String,
+    /// Namespace of the agents; the GpuNode goes when it goes.
+    #[arg(long, env = "FREEHOLD_NAMESPACE")]
+    pub namespace: Option<String>,
     /// NVML's library. With an absolute path, the driver's other libraries are looked for beside it.
     #[arg(long, env = "FREEHOLD_NVML_LIBRARY", default_value = "libnvidia-ml.so.1")]
     pub nvml_library: PathBuf,

@@ -1,4 +1,5 @@
-//! The GpuNode of this node: made by the agent, kept true, never deleted by it.
+//! The GpuNode of this node: made by the agent, kept true, never deleted by it. It goes with the release, as it belongs
+//! to the agents' namespace.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use freehold_api::GpuNode;
 use freehold_api::conditions::{self, Claim};
 use freehold_api::provider::{GpuNodeSpec, GpuNodeStatus};
 use freehold_api::scalars::ObjectName;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
 use crate::health::Reset;
@@ -25,8 +28,12 @@ const QUIET: Duration = Duration::from_secs(60);
 
 pub struct Publisher {
     nodes: Api<GpuNode>,
+    namespaces: Api<Namespace>,
     spec: GpuNodeSpec,
     boot: String,
+    /// The agents' namespace, until it was read.
+    namespace: Option<String>,
+    owner: Option<OwnerReference>,
     /// The status that the object has, and when the agent wrote one last.
     last: Option<GpuNodeStatus>,
     written: Option<Instant>,
@@ -41,9 +48,11 @@ pub struct Published {
 }
 
 impl Publisher {
-    pub fn new(client: Client, node: &str, release: &str, boot: String) -> Self {
+    /// Without a namespace the object stays when the release goes.
+    pub fn new(client: Client, node: &str, release: &str, namespace: Option<String>, boot: String) -> Self {
         let spec = GpuNodeSpec { node_name: ObjectName(node.into()), release: ObjectName(release.into()) };
-        Self { nodes: Api::all(client), spec, boot, last: None, written: None }
+        let (nodes, namespaces) = (Api::all(client.clone()), Api::all(client));
+        Self { nodes, namespaces, spec, boot, namespace, owner: None, last: None, written: None }
     }
 
     fn name(&self) -> &str {
@@ -53,6 +62,10 @@ impl Publisher {
     /// Makes the object if it is missing, mends what the agent owns of it, and reads the rest. A reset is
     /// taken off it: it is returned once.
     pub async fn refresh(&mut self) -> Result<Published, kube::Error> {
+        if let Some(name) = &self.namespace {
+            self.owner = self.namespaces.get(name).await?.owner_ref(&());
+            self.namespace = None;
+        }
         let known = self.nodes.get_opt(self.name()).await?;
         let published = known.as_ref().map(|node| self.read(node)).unwrap_or_default();
         self.nodes.patch(self.name(), &apply(), &Patch::Apply(self.object())).await?;
@@ -73,6 +86,7 @@ impl Publisher {
     fn object(&self) -> GpuNode {
         let mut node = GpuNode::new(self.name(), self.spec.clone());
         node.metadata.annotations = Some(BTreeMap::from([(BOOT.to_owned(), self.boot.clone())]));
+        node.metadata.owner_references = self.owner.clone().map(|owner| vec![owner]);
         node
     }
 
@@ -91,8 +105,7 @@ impl Publisher {
         if !is_due(self.last.as_ref(), &status, self.written.map(|at| at.elapsed())) {
             return Ok(());
         }
-        let mut node = self.object();
-        node.metadata.annotations = None;
+        let mut node = GpuNode::new(self.name(), self.spec.clone());
         node.status = Some(status);
         let stored = self.nodes.patch_status(self.name(), &apply(), &Patch::Apply(node)).await;
         if let Err(kube::Error::Api(error)) = &stored

@@ -17,7 +17,7 @@ use freehold_core::order;
 use futures::{FutureExt, StreamExt};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use tokio::sync::Mutex;
@@ -67,7 +67,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     count_live(&ctx, controller.store());
     let timed = ctx.metrics.timed(metrics::Controller::ComputeAccount, reconcile);
     let shared = Arc::new(Shared { ctx, runtimes: Mutex::default() });
-    let looks = IntervalStream::new(tokio::time::interval(LOOK)).map(|_| ());
+    let (served, known) = (shared.clone(), controller.store());
+    let looks = IntervalStream::new(tokio::time::interval(LOOK)).then(move |_| {
+        let (served, known) = (served.clone(), known.clone());
+        async move { forget_deleted(&served, &known).await }
+    });
     controller
         .reconcile_all_on(looks)
         .run(timed, error_policy, shared)
@@ -78,6 +82,19 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         })
         .await;
     Ok(())
+}
+
+/// A deleted account has no pass of its own any more.
+async fn forget_deleted(shared: &Shared, known: &Store<ComputeAccount>) {
+    let mut runtimes = shared.runtimes.lock().await;
+    runtimes.retain(|name, _| {
+        let kept = known.get(&ObjectRef::new(name)).is_some();
+        if !kept {
+            tracing::info!(account = name, "deleted; the chain is no longer read for it");
+            runtime::forget(&shared.ctx, name);
+        }
+        kept
+    });
 }
 
 /// What the chain holds of the release's accounts; nothing while one of them has not been read.

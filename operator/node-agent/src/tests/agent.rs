@@ -84,6 +84,7 @@ impl Node {
         let args = AgentArgs {
             node_name: "n".into(),
             release: "freehold-provider.freehold".into(),
+            namespace: None,
             nvml_library: self.fake.library(),
             dev_root: path("dev"),
             cdi_dir: path(""),

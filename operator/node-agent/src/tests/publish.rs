@@ -80,7 +80,7 @@ impl Server {
 }
 
 fn publisher(server: &Server, boot: &str) -> Publisher {
-    Publisher::new(server.client(), "n", "freehold-provider.freehold", boot.into())
+    Publisher::new(server.client(), "n", "freehold-provider.freehold", None, boot.into())
 }
 
 fn claims() -> Vec<Claim> {

@@ -152,11 +152,13 @@ async fn reconcile(lease: Arc<ComputeLease>, shared: Arc<Shared>) -> Result<Acti
 
 /// Over, cleaned up and said so: hundreds of these may lie about, so a pass over one asks nobody.
 fn is_done(ctx: &Context, lease: &ComputeLease) -> bool {
-    let cleaned =
-        lease.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, types::CLEANED_UP));
     let over =
         wake::sight(&ctx.views, lease).is_some_and(|(_, latest, confirmed)| latest.is_over() && confirmed.is_over());
-    cleaned && over && lease.metadata.deletion_timestamp.is_none()
+    is_cleaned(lease) && over && lease.metadata.deletion_timestamp.is_none()
+}
+
+fn is_cleaned(lease: &ComputeLease) -> bool {
+    lease.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, types::CLEANED_UP))
 }
 
 /// A lease that is deleted while it lives is made again, so that holding it serves nobody.

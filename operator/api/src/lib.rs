@@ -36,6 +36,8 @@ pub mod labels {
     pub const RELEASE: &str = "freehold.dev/release";
     /// Full order id (`0x…`), where a label is too short.
     pub const ORDER_ANNOTATION: &str = "freehold.dev/order-id";
+    /// Number of the newest block when a ComputeLease was made: an older block says nothing of the lease.
+    pub const SEEN_ANNOTATION: &str = "freehold.dev/seen-in-block";
     /// Holds a task until its order can accrue no more.
     pub const SETTLE_FINALIZER: &str = "freehold.dev/settle";
     /// Holds a ComputeLease until the chain says that it is settled.

@@ -56,6 +56,7 @@ fn lease(
                 label(labels::ACCOUNT, provider.spec.account.0.clone()),
                 label(labels::RELEASE, release.to_owned()),
             ])),
+            annotations: Some(BTreeMap::from([label(labels::SEEN_ANNOTATION, view.latest.block.number.to_string())])),
             finalizers: Some(vec![labels::LEASE_FINALIZER.to_owned()]),
             ..ObjectMeta::default()
         },

@@ -85,6 +85,7 @@ pub async fn dereference(ctx: &Context, store: &dyn WorkStore, lease: &ComputeLe
         blind: (!view.health.allows_action()).then(|| view.health.explain().1),
         latest,
         confirmed: observe::chain(&view, &view.confirmed, &order),
+        caught_up: observe::caught_up(&view, lease),
         handover: observe::handover(&report, verdict),
         has_room: room.is_some(),
         space: observe::space(cluster.namespace.as_ref()),

@@ -109,6 +109,8 @@ pub struct Facts {
     pub blind: Option<String>,
     pub latest: Chain,
     pub confirmed: Chain,
+    /// The confirmed block is not older than the newest one was when the lease was found.
+    pub caught_up: bool,
     pub handover: Handover,
     /// A node has room for it now.
     pub has_room: bool,

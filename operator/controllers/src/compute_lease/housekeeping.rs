@@ -79,7 +79,10 @@ async fn sweep_once(
     let ours = ListParams::default().labels(&format!("{}={}", labels::RELEASE, ctx.settings.release));
     let namespaces = Api::<Namespace>::all(ctx.client.clone()).list(&ours).await?.items;
     let namespace = &ctx.settings.namespace;
-    let has_lease = |name: &str| leases.get(&ObjectRef::new(name).within(namespace)).is_some();
+    // One that was cleaned up looks after nothing any more.
+    let has_lease = |name: &str| {
+        leases.get(&ObjectRef::new(name).within(namespace)).is_some_and(|lease| !super::is_cleaned(&lease))
+    };
     let orphans = sweep::orphans(&namespaces, |account| ctx.views.get(account), has_lease);
     ctx.metrics.found(|found| {
         found.namespaces = Some(orphans.len());

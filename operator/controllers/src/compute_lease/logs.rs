@@ -17,7 +17,7 @@ use crate::context::Context;
 const KEPT: usize = 10 << 20;
 /// Size of one request to the gateway.
 const PIECE: usize = 1 << 20;
-/// For all logs of a lease. A kubelet that removes a container while its log is read may leave the reader waiting.
+/// For all logs of a lease: a node that hangs must not hold the namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! From API objects to facts. Pure.
 
-use freehold_api::ChainTransaction;
+use freehold_api::{ChainTransaction, ComputeLease, labels};
 use freehold_chain::view::{ChainView, Snapshot};
 use freehold_core::order::{Order, OrderState};
 use freehold_core::{B256, wire::WorkReport};
@@ -53,6 +53,12 @@ fn of_order(order: &Order) -> Chain {
         | OrderState::Invalid
         | OrderState::Stuck) => Chain::Settled(state),
     }
+}
+
+/// A view from before the lease was found knows nothing of it: an endpoint that is behind, another operator's eyes.
+pub fn caught_up(view: &ChainView, lease: &ComputeLease) -> bool {
+    let seen = lease.annotations().get(labels::SEEN_ANNOTATION).and_then(|number| number.parse::<u64>().ok());
+    seen.is_none_or(|seen| view.confirmed.block.number >= seen)
 }
 
 /// `manifest` is the verdict on a manifest that is held.

@@ -56,7 +56,7 @@ pub fn next(facts: &Facts) -> Next {
         return blind(facts, why);
     }
     match (facts.latest, facts.confirmed) {
-        (latest, confirmed) if latest.is_over() && confirmed.is_over() => over(facts, latest),
+        (latest, confirmed) if latest.is_over() && confirmed.is_over() && facts.caught_up => over(facts, latest),
         (Chain::NotOurs | Chain::Settled(_), _) => ending(facts),
         (Chain::Awaiting { start_by }, _) => awaiting(facts, start_by).live(),
         (Chain::Running { end_at }, _) => running(facts, end_at).live(),
@@ -74,8 +74,10 @@ impl Next {
         self
     }
 
+    /// Also after a reorganisation that took the lease away and gave it back: what was cleaned up then is there again.
     fn live(self) -> Self {
-        self.say(Claim::no(types::CLOSED, "Live", "The chain says that the lease is live."))
+        const SENTENCE: &str = "The chain says that the lease is live.";
+        self.say(Claim::no(types::CLOSED, "Live", SENTENCE)).say(Claim::no(types::CLEANED_UP, "Live", SENTENCE))
     }
 
     fn act(mut self, effect: Effect) -> Self {

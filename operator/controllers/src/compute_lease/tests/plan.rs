@@ -17,6 +17,7 @@ fn facts(chain: Chain) -> Facts {
         blind: None,
         latest: chain,
         confirmed: chain,
+        caught_up: true,
         handover: Handover::Complete,
         has_room: true,
         space: Space::Active,
@@ -224,6 +225,23 @@ fn the_end_waits_for_depth(
     assert_eq!(told(&facts).1, done.to_vec());
 }
 
+/// Another operator's word, or an endpoint's that is ahead of ours.
+#[test]
+fn a_view_from_before_the_lease_ends_nothing() {
+    let early = Facts { caught_up: false, phase: LeasePhase::Starting, ..facts(Chain::NotOurs) };
+    assert_eq!(told(&early), (LeasePhase::Starting, vec![]));
+    assert_eq!(says(&early, types::CLOSED), ("False".into(), "Unconfirmed"));
+    assert!(next(&early).claims.iter().all(|claim| claim.type_ != types::CLEANED_UP));
+}
+
+#[test]
+fn a_lease_that_a_reorganisation_gives_back_is_not_cleaned_up() {
+    let away = Facts { space: Space::Absent, ..facts(Chain::NotOurs) };
+    assert_eq!(says(&away, types::CLEANED_UP), ("True".into(), "Gone"));
+    assert_eq!(says(&awaiting(), types::CLEANED_UP), ("False".into(), "Live"));
+    assert_eq!(says(&working(), types::CLEANED_UP), ("False".into(), "Live"));
+}
+
 #[test]
 fn cleaned_up_is_said_when_nothing_is_left() {
     let over = Facts { space: Space::Absent, ..facts(Chain::Settled(OrderState::Accepted)) };
@@ -304,11 +322,12 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         ..PodFact::default()
     }));
     let first = (any_chain(), any_chain(), any_handover(), any::<bool>(), space);
-    let second = (any_job(), pod, any::<bool>(), any_devices(), any::<bool>());
+    let second = (any_job(), pod, any::<bool>(), any_devices(), any::<bool>(), any::<bool>());
     (first, second).prop_map(
-        |((latest, confirmed, handover, has_room, space), (job, pod, pods_active, devices, result))| Facts {
+        |((latest, confirmed, handover, has_room, space), (job, pod, pods_active, devices, result, caught_up))| Facts {
             latest,
             confirmed,
+            caught_up,
             handover,
             has_room,
             space,
@@ -349,7 +368,7 @@ proptest! {
     #[test]
     fn a_namespace_goes_only_when_both_blocks_agree(facts in any_facts()) {
         let deletes = next(&facts).effects.contains(&Effect::DeleteNamespace);
-        prop_assert!(!deletes || (facts.latest.is_over() && facts.confirmed.is_over()));
+        prop_assert!(!deletes || (facts.latest.is_over() && facts.confirmed.is_over() && facts.caught_up));
     }
 
     #[test]

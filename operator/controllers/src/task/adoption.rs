@@ -163,5 +163,6 @@ pub fn record(order: &Order, attempt: u32) -> Draft {
         terms: order.terms.clone(),
         spec: order.spec.clone(),
         manifest: None,
+        adopted: true,
     }
 }

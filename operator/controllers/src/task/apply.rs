@@ -182,7 +182,18 @@ async fn adopt(shared: &Shared, o: &Observed, id: &B256, attempt: u32) -> Result
     };
     let lock = shared.locks.of(&account.name);
     let _alone = lock.lock().await;
-    keep(shared, o, &account.name, &adoption::record(order, attempt)).await?;
+    let namespace = &shared.ctx.settings.namespace;
+    let map = adoption::record(order, attempt).config_map(namespace, &account.name, &o.task.reference())?;
+    let api: Api<ConfigMap> = Api::namespaced(shared.ctx.client.clone(), namespace);
+    let name = name_of(id);
+    let made = match api.create(&PostParams::default(), &map).await {
+        // The record of the object before.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(stored::take_over(&map))).await
+        }
+        other => other,
+    };
+    remember(shared, o, &made.map_err(kube_error(format!("take over the order {name}")))?);
     Ok(())
 }
 
@@ -204,11 +215,16 @@ async fn keep(shared: &Shared, o: &Observed, account: &str, draft: &stored::Draf
         Err(kube::Error::Api(status)) if status.is_already_exists() => api.get(&name).await,
         other => other,
     };
-    let made = made.map_err(kube_error(format!("write down the order {name}")))?;
-    if let Some(order) = StoredOrder::read(&made) {
-        shared.caches.orders.insert_fresh(&format!("{namespace}/{name}"), &o.task.uid, order);
-    }
+    remember(shared, o, &made.map_err(kube_error(format!("write down the order {name}")))?);
     Ok(name)
+}
+
+/// The next pass must not wait for the watch.
+fn remember(shared: &Shared, o: &Observed, made: &ConfigMap) {
+    if let Some(order) = StoredOrder::read(made) {
+        let key = format!("{}/{}", shared.ctx.settings.namespace, made.name_any());
+        shared.caches.orders.insert_fresh(&key, &o.task.uid, order);
+    }
 }
 
 /// Only while no transaction was made: the outbox's entry is deleted as it was read, so a nonce given to it meanwhile wins.

@@ -44,7 +44,7 @@ impl Attempt {
 
     /// Its manifest can be handed over.
     pub fn has_manifest(&self) -> bool {
-        self.stored.as_ref().is_some_and(|stored| !stored.adopted)
+        self.stored.as_ref().is_some_and(|stored| stored.has_manifest)
     }
 
     pub fn confirmed_state(&self) -> OrderState {

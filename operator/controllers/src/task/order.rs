@@ -83,6 +83,7 @@ pub fn build(site: &Site, limits: &Limits, work: &Work, job: &Job<'_>) -> Result
         terms: terms(site, limits, job, canonical::keccak(&spec)),
         spec,
         manifest: Some(manifest),
+        adopted: false,
     })
 }
 

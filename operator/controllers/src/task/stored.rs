@@ -16,6 +16,8 @@ use serde::Deserialize;
 use crate::goals::{TaskRef, order_label};
 
 /// Number of the attempt that the order is for.
+/// An order that another object placed.
+const ADOPTED_ANNOTATION: &str = "freehold.dev/adopted";
 pub const ATTEMPT_ANNOTATION: &str = "freehold.dev/attempt";
 
 /// Failed runs of the attempts before, which count against `backoffLimit`.
@@ -37,8 +39,10 @@ pub struct StoredOrder {
     pub terms: Terms,
     /// Step of the checkpoint that the work goes on from.
     pub resumed: u64,
-    /// Placed from elsewhere, and taken over: its manifest is not here.
+    /// Placed by another object, and taken over: its id does not follow from the task's UID.
     pub adopted: bool,
+    /// Not of an order that was placed from elsewhere.
+    pub has_manifest: bool,
     pub created: Timestamp,
 }
 
@@ -70,6 +74,7 @@ pub struct Draft {
     pub spec: Vec<u8>,
     /// Nothing for an order that was placed from elsewhere.
     pub manifest: Option<Vec<u8>>,
+    pub adopted: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +104,7 @@ impl Draft {
             (labels::ORDER_ANNOTATION.to_owned(), id),
             (ATTEMPT_ANNOTATION.to_owned(), self.attempt.to_string()),
             (FAILURES_ANNOTATION.to_owned(), self.failures.to_string()),
+            (ADOPTED_ANNOTATION.to_owned(), self.adopted.to_string()),
         ]);
         Ok(ConfigMap {
             metadata: ObjectMeta {
@@ -113,6 +119,11 @@ impl Draft {
             binary_data: None,
         })
     }
+}
+
+/// Makes the record that is there the task's of `map`: what was ordered stands, whose it is changes.
+pub fn take_over(map: &ConfigMap) -> serde_json::Value {
+    serde_json::json!({ "metadata": { "labels": map.metadata.labels, "annotations": map.metadata.annotations } })
 }
 
 impl StoredOrder {
@@ -133,7 +144,8 @@ impl StoredOrder {
             failures: annotation(FAILURES_ANNOTATION)?.parse().ok()?,
             terms: calldata::StoredOrder::from_data(map.data.as_ref()?).ok()?.terms,
             resumed: resumed(map.data.as_ref()?),
-            adopted: !map.data.as_ref()?.contains_key(MANIFEST),
+            adopted: annotation(ADOPTED_ANNOTATION).is_some_and(|text| text == "true"),
+            has_manifest: map.data.as_ref()?.contains_key(MANIFEST),
             created: map.creation_timestamp()?.0,
         })
     }

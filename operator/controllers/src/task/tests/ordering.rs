@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::world::*;
 use crate::goals::TaskRef;
 use crate::task::order::{Job, Site, build, cap};
-use crate::task::stored::{Draft, StoredOrder};
+use crate::task::stored::{Draft, StoredOrder, take_over};
 use crate::task::validate::{self, Limits, Work};
 
 fn site() -> Site {
@@ -110,6 +110,25 @@ fn what_was_written_down_is_read_back_and_is_what_the_outbox_places() {
     let placed = calldata::StoredOrder::from_data(map.data.as_ref().expect("data")).expect("readable");
     assert_eq!((placed.salt, placed.spec), (draft.salt, draft.spec.clone()));
     assert_eq!(chain_order::order_id(31337, site().market, site().account, placed.salt), draft.id);
+}
+
+/// The record stays; only whose it is changes. Its id does not follow from the new UID: unless that is said, the task would
+/// not find the order and place a second one.
+#[test]
+fn a_record_that_is_taken_over_says_so_and_keeps_its_manifest() {
+    let task = |uid: &str| TaskRef { uid: uid.into(), namespace: "demo".into(), name: "digits".into() };
+    let placed = draft(None);
+    let mut map = placed.config_map("freehold-tenant", "team-a", &task("uid-1")).expect("a ConfigMap");
+    map.metadata.creation_timestamp = Some(Time(Timestamp::from_second(START).expect("time")));
+    assert!(!StoredOrder::read(&map).expect("a stored order").adopted);
+
+    let taken = Draft { manifest: None, adopted: true, attempt: 3, ..placed.clone() };
+    let patch = take_over(&taken.config_map("freehold-tenant", "team-a", &task("uid-2")).expect("a ConfigMap"));
+    map.metadata.labels = serde_json::from_value(patch["metadata"]["labels"].clone()).expect("labels");
+    map.metadata.annotations = serde_json::from_value(patch["metadata"]["annotations"].clone()).expect("annotations");
+    let stored = StoredOrder::read(&map).expect("a stored order");
+    assert_eq!((stored.id, stored.attempt, &stored.task), (placed.id, 3, &task("uid-2")));
+    assert!(stored.adopted && stored.has_manifest);
 }
 
 #[test]

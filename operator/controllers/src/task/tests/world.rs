@@ -327,6 +327,8 @@ impl World {
     }
 
     fn store(&mut self, draft: Draft, adopted: bool) {
+        // A record that is there keeps its data.
+        let kept = self.stored.iter().find(|known| known.id == draft.id).is_some_and(|known| known.has_manifest);
         let stored = StoredOrder {
             id: draft.id,
             name: crate::task::stored::name_of(&draft.id),
@@ -337,6 +339,7 @@ impl World {
             terms: draft.terms,
             resumed: self.checkpoint.as_ref().filter(|_| !adopted).map_or(0, |note| note.step),
             adopted,
+            has_manifest: kept || !adopted,
             created: self.time(),
         };
         self.stored.retain(|known| known.id != stored.id);

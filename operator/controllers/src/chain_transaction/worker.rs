@@ -32,7 +32,8 @@ const MAX_DELAY: Duration = Duration::from_secs(30);
 const ROUNDS: usize = 8;
 /// Statuses of waiting goals that one pass writes at most.
 const WAITS: usize = 64;
-const RETENTION: Duration = Duration::from_secs(600);
+/// Long enough for the cache to have seen what was deleted the last time.
+const RETENTION: Duration = Duration::from_secs(2);
 /// A foreign transaction is told of for so long.
 const FOREIGN: Duration = Duration::from_secs(3_600);
 
@@ -111,7 +112,7 @@ impl Worker {
         if open == 0 && ledger.slots.is_empty() {
             let nonces = idle_health(&self.account, &view, &ledger).await?;
             self.report(Report { block: view.latest.block.hash, nonces, ..Report::default() });
-            return self.tidy(&object, &objects).await;
+            return self.tidy(&object, &view, &objects).await;
         }
         self.load_orders(&objects).await?;
         let mut pass = Pass {
@@ -127,7 +128,7 @@ impl Worker {
         let report = run(&mut pass).await;
         let (object, objects) = (pass.object, pass.objects);
         self.report(report?);
-        self.tidy(&object, &objects).await
+        self.tidy(&object, &view, &objects).await
     }
 
     /// The account's goals: the cache, or an own write that is newer.
@@ -192,6 +193,7 @@ impl Worker {
     async fn tidy(
         &mut self,
         object: &ComputeAccount,
+        view: &ChainView,
         objects: &BTreeMap<String, Arc<ChainTransaction>>,
     ) -> Result<(), Error> {
         if self.tidied.is_some_and(|at| at.elapsed() < RETENTION) {
@@ -202,7 +204,7 @@ impl Worker {
         let period = object.spec.caps.as_ref().and_then(|caps| seconds(caps.period.as_str())).unwrap_or(0);
         let all: Vec<_> = objects.values().cloned().collect();
         let api: Api<ChainTransaction> = Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.namespace);
-        for name in retention::expired(&all, &held, period, self.ctx.clock.now()) {
+        for name in retention::expired(&all, &held, view, period, self.ctx.clock.now()) {
             match api.delete(&name, &DeleteParams::default()).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}

@@ -51,6 +51,9 @@ chaos: ## faults of some 45 kinds while tasks run (CHAOS_MINUTES, SEED); no mone
 chaos-mutants: ## three defects that make chaos has to find, each by the sum that it breaks
 	@hack/chaos-mutants.sh
 
+scale: ## 1,000 tasks (SCALE_TASKS) through their whole lives: memory, writes, etcd and tasks a minute against limits
+	@hack/scale.sh
+
 fuzz: ## every parser of a stranger's bytes under libFuzzer (FUZZ_MINUTES each, SEED); a table, out/fuzz.json
 	@hack/fuzz.sh
 
@@ -75,4 +78,4 @@ bench: ## speed and memory as ratios, in tables
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants fuzz generate gas invariants coverage analyse bench lint
+.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants scale fuzz generate gas invariants coverage analyse bench lint

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and installs every tool of the development environment into the cache, each keyed by the hash
 # of its pins, so a second run only looks. Usage: hack/tools.sh [all|host|node|libtorch|cluster|base|fetch],
-# or one of cluster's parts: kubernetes, etcd, containerd, helm, own
+# or one of cluster's parts: kubernetes, etcd, containerd, helm, own; or kwok, which make scale alone needs
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 TOOLS=$CACHE/tools
@@ -143,6 +143,7 @@ kubernetes() {
 etcd() { go_programs etcd "" ""; }
 containerd() { go_programs containerd "" "no_btrfs no_devmapper no_zfs"; }
 helm() { go_programs helm "" ""; }
+kwok() { go_programs kwok "" ""; }
 
 # Our own sources, not a wrapper: the NetworkPolicy enforcer, CoreDNS with few plugins, the probe of the cluster's
 # tests, the pause container.
@@ -203,7 +204,7 @@ case ${1:-all} in
   node) stages 1; stage "forge, anvil and solc" 0:20 node_tools ;;
   libtorch) stages 1; stage "libtorch $TORCH_VERSION" 1:00 libtorch ;;
   cluster) stages 5; cluster ;;
-  kubernetes | etcd | containerd | helm) stages 1; stage "$1" 1:30 "$1" ;;
+  kubernetes | etcd | containerd | helm | kwok) stages 1; stage "$1" 1:30 "$1" ;;
   own) stages 1; stage "our own programs" 0:40 own_programs ;;
   base) stages 1; stage "base image" 0:40 base ;;
   fetch) fetch ;;

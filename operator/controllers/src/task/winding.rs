@@ -161,7 +161,9 @@ pub fn refund(o: &Observed, plan: &mut Plan) {
         _ => Claim::no(
             types::SETTLED,
             settled::REFUND_PENDING,
-            format!("{} of the account are free in the market and are being withdrawn.", o.format(view.balances.free)),
+            // How much waits is the account's, and changes with each order of it: told here, every task that waits would
+            // be written anew each time.
+            "The order is settled; its refund is in the account's ledger in the market and is being withdrawn.",
         ),
     });
 }

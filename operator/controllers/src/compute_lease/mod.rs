@@ -100,7 +100,7 @@ pub async fn run_with(ctx: Context, store: Box<dyn WorkStore>) {
     let reconciled = controller
         .watches(Api::<Job>::all(ctx.client.clone()), ours.clone(), move |job| of_job(job.labels()))
         .watches(Api::<Pod>::all(ctx.client.clone()), ours, move |pod| of_pod(pod.labels()))
-        .reconcile_all_on(orders)
+        .reconcile_on(orders)
         .run(timed, on_error, shared)
         .for_each(|done| async move {
             if let Err(error) = done {

@@ -83,7 +83,12 @@ pub const RULES: &[Rule] = &[
     Rule::new("freehold.dev", &["trainingtasks/status", "inferencetasks/status"], &["patch"], Scope::Cluster),
     Rule::new("freehold.dev", &["computebudgets"], &["list", "watch"], Scope::Cluster),
     Rule::new("freehold.dev", &["computeaccounts"], READ, Scope::Cluster),
-    Rule::new("freehold.dev", &["chaintransactions"], &["get", "list", "watch", "create", "delete"], Scope::Release),
+    Rule::new(
+        "freehold.dev",
+        &["chaintransactions"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        Scope::Release,
+    ),
     // Stored orders. ConfigMaps of tenants are granted by each namespace (examples/tenant.yaml).
     Rule::new("", &["configmaps"], &["get", "list", "watch", "create", "delete"], Scope::Release),
     Rule::new("events.k8s.io", &["events"], &["create", "patch"], Scope::Cluster),

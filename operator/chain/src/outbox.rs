@@ -223,6 +223,7 @@ pub fn plan(ledger: &Ledger, entries: &[Entry], facts: &Facts, policy: &Policy, 
     for entry in lost() {
         effects.extend(of_lost_nonce(ledger, &by_name, entry, facts));
     }
+    effects.extend(entries.iter().filter_map(|entry| undone(ledger, entry, facts)));
     effects.extend(gaps(ledger, entries, facts));
     // New nonces only on top of a ledger in which every nonce has its goal.
     if effects.iter().all(|effect| !matches!(effect, Effect::Adopt { .. } | Effect::Void { .. })) {
@@ -268,6 +269,18 @@ fn of_lost_nonce(ledger: &Ledger, by_name: &BTreeMap<&str, &Entry>, entry: &Entr
         return ended(&claim, entry, false, facts);
     }
     vec![Effect::Adopt { goal: entry.name.clone(), nonce, hashes: claim.hashes }]
+}
+
+/// A goal that was over, until a reorganisation went deeper than the confirmed depth. Once another transaction has its
+/// nonce there, its own can never come back.
+fn undone(ledger: &Ledger, entry: &Entry, facts: &Facts) -> Option<Effect> {
+    let over = entry.state == State::Confirmed && ledger.slot_of(&entry.name).is_none();
+    let taken = entry.nonce.is_some_and(|nonce| facts.nonce_confirmed > nonce);
+    let mined = entry.hashes.iter().any(|hash| facts.receipts.contains_key(hash));
+    (over && taken && !mined && entry.standing == Standing::Possible).then(|| {
+        let message = "A reorganisation deeper than the confirmed depth undid it; the goal is tried again.";
+        Effect::Mark(Mark { reverted: true, ..Mark::new(&entry.name, State::Pending, "Undone", message) })
+    })
 }
 
 /// A nonce and every transaction that was signed for it.

@@ -178,6 +178,31 @@ fn a_reorganisation_sends_again() {
 }
 
 #[test]
+fn what_a_deep_reorganisation_undid_is_tried_again_once_its_nonce_is_taken() {
+    let ledger = Ledger { slots: vec![], next_nonce: Some(5) };
+    let over = || Entry { state: State::Confirmed, ..submitted("g", 4, hash(1)) };
+    let at = |entry: Entry, facts: Facts, ledger: &Ledger| plan(ledger, &[entry], &facts, &policy(), 1);
+    let taken = || Facts { nonce_latest: 5, nonce_confirmed: 5, ..facts() };
+    let effects = at(over(), taken(), &ledger);
+    assert_eq!(marks(&effects), vec![("g", State::Pending, "Undone")]);
+    assert!(matches!(&effects[..], [Effect::Mark(mark)] if mark.reverted), "its nonce is given up");
+    // Its transaction is there, or may still come back, or it is needless, or another look at its slot comes first.
+    let mined = Facts { receipts: BTreeMap::from([(hash(1), receipt(9, true))]), ..taken() };
+    assert_eq!(at(over(), mined, &ledger), vec![]);
+    assert_eq!(at(over(), Facts { nonce_confirmed: 4, ..taken() }, &ledger), vec![]);
+    for standing in
+        [Standing::Reached("it is so".into()), Standing::NotYet("wait".into()), Standing::Impossible("no".into())]
+    {
+        assert_eq!(at(Entry { standing, ..over() }, taken(), &ledger), vec![]);
+    }
+    let held = Ledger { slots: vec![slot(4, "g", &[hash(1)])], ..ledger.clone() };
+    assert_eq!(at(over(), taken(), &held), vec![Effect::Release { nonce: 4 }]);
+    // First of all its nonce has to be taken.
+    let open = Facts { nonce_latest: 4, nonce_confirmed: 4, ..facts() };
+    assert_eq!(at(over(), open, &ledger), vec![Effect::Void { nonce: 4 }]);
+}
+
+#[test]
 fn silence_is_repeated_and_then_outbid() {
     let ledger = Ledger { slots: vec![slot(0, "g", &[hash(1)])], next_nonce: Some(1) };
     let at = |now| plan(&ledger, &[submitted("g", 0, hash(1))], &facts(), &policy(), now);

@@ -24,6 +24,8 @@ use crate::goals;
 
 /// Decimals of the chain's own coin.
 pub const COIN_DECIMALS: u8 = 18;
+/// Blocks that no reorganisation goes deeper than.
+const DEEPEST: u64 = 256;
 /// Receipts asked for at a time.
 const RECEIPT_REQUESTS: usize = 8;
 
@@ -97,6 +99,23 @@ pub fn entry(
     }
 }
 
+/// Over according to its status, and still to be done according to the chain. Such are asked about: a reorganisation may
+/// have gone deeper than the confirmed depth. Of an account's own affairs (approvals, withdrawals) the next one is asked
+/// for anyway, and an order that is gone is placed again when its time is over.
+pub fn is_doubtful(object: &ChainTransaction, view: &ChainView) -> bool {
+    let goal = &object.spec.goal;
+    let confirmed = view.confirmed.block.number;
+    let recent = |block: u64| block <= confirmed && confirmed - block <= DEEPEST;
+    let undone = || {
+        let status = status_of(goal, view, None);
+        status.is_ok_and(|status| [&status.latest, &status.confirmed].iter().all(|now| **now == Standing::Possible))
+    };
+    goals::state(object) == TransactionState::Confirmed
+        && goal.order_id().is_some()
+        && object.status.as_ref().and_then(|status| status.block).is_some_and(recent)
+        && undone()
+}
+
 fn second_of(text: &str) -> Option<u64> {
     let time: Timestamp = text.parse().ok()?;
     u64::try_from(time.as_second()).ok()
@@ -133,8 +152,11 @@ pub async fn facts(rpc: &Rpc, view: &ChainView, ledger: &Ledger, entries: &[Entr
 /// Hashes that may have a receipt: nonces above the account's cannot.
 fn asked(ledger: &Ledger, entries: &[Entry], nonce_latest: u64) -> BTreeSet<B256> {
     let slots = ledger.slots.iter().filter(|slot| slot.nonce < nonce_latest).flat_map(|slot| slot.hashes.iter());
-    let open = |entry: &&Entry| !entry.state.is_final() && entry.nonce.is_some_and(|nonce| nonce < nonce_latest);
-    let goals = entries.iter().filter(open).flat_map(|entry| entry.hashes.iter());
+    let asked = |entry: &&Entry| {
+        let open = !entry.state.is_final() || entry.state == TransactionState::Confirmed;
+        open && entry.nonce.is_some_and(|nonce| nonce < nonce_latest)
+    };
+    let goals = entries.iter().filter(asked).flat_map(|entry| entry.hashes.iter());
     slots.chain(goals).copied().collect()
 }
 
@@ -236,6 +258,7 @@ mod tests {
     use freehold_core::Address;
     use freehold_core::order::{OrderSlot, OrderState};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use rstest::rstest;
 
     const NOW: i64 = 1_000_000;
 
@@ -254,6 +277,48 @@ mod tests {
         object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(at).expect("time")));
         object.status = Some(ChainTransactionStatus { state: Some(state), ..Default::default() });
         Arc::new(object)
+    }
+
+    #[rstest]
+    #[case::undone(100, OrderState::Running, OrderState::Running, true)]
+    #[case::still_there(100, OrderState::Delivered, OrderState::Delivered, false)]
+    #[case::still_there_in_the_confirmed_block(100, OrderState::Delivered, OrderState::Running, false)]
+    #[case::there_again(100, OrderState::Running, OrderState::Delivered, false)]
+    #[case::the_view_is_older(151, OrderState::Running, OrderState::Running, false)]
+    fn a_goal_is_doubtful_if_the_chain_says_twice_that_it_is_to_be_done(
+        #[case] block: u64,
+        #[case] confirmed: OrderState,
+        #[case] latest: OrderState,
+        #[case] doubtful: bool,
+    ) {
+        let goal = |order: u8| Goal::Deliver {
+            order_id: B256::repeat_byte(order).to_string().into(),
+            result_hash: B256::repeat_byte(9).to_string().into(),
+        };
+        let object = |goal, state, block| {
+            let mut object = ChainTransaction::new("g", ChainTransactionSpec { account: "a".into(), goal });
+            object.status =
+                Some(ChainTransactionStatus { state: Some(state), block: Some(block), ..Default::default() });
+            object
+        };
+        let snapshot = |number, state| {
+            let (id, order) = order(1, NOW as u64, 7);
+            let mut order = Arc::unwrap_or_clone(order);
+            order.slot = OrderSlot { state, provider: Address::repeat_byte(2), ..order.slot };
+            let mut snapshot = Snapshot { orders: BTreeMap::from([(id, Arc::new(order))]), ..Snapshot::default() };
+            snapshot.block.number = number;
+            snapshot
+        };
+        let view = ChainView {
+            account: Address::repeat_byte(2),
+            confirmed: snapshot(150, confirmed),
+            latest: snapshot(153, latest),
+            ..ChainView::default()
+        };
+        let is = |goal, state, block| is_doubtful(&object(goal, state, block), &view);
+        assert_eq!(is(goal(1), TransactionState::Confirmed, block), doubtful);
+        assert!(!is(goal(1), TransactionState::Obsolete, block), "it never had a block");
+        assert!(!is(goal(2), TransactionState::Confirmed, block), "nothing is known of the order");
     }
 
     #[test]

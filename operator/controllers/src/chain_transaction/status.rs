@@ -35,6 +35,9 @@ pub fn marked(object: &ChainTransaction, mark: &Mark, now: Timestamp) -> Option<
         (status.block, status.gas_used, status.fee) = (None, None, None);
     }
     if mark.reverted {
+        if mark.mined.is_none() {
+            (status.hash, status.block, status.gas_used, status.fee) = (None, None, None, None);
+        }
         status.nonce = None;
         status.hashes.clear();
         status.settles.clear();

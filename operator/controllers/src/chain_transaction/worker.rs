@@ -108,8 +108,9 @@ impl Worker {
         let ledger = gather::ledger(object.status.as_ref());
         let objects = self.objects();
         self.memory.refused.retain(|goal| objects.contains_key(goal));
-        let open = objects.values().filter(|object| !goals::state(object).is_final()).count();
-        if open == 0 && ledger.slots.is_empty() {
+        let open =
+            |object: &Arc<ChainTransaction>| !goals::state(object).is_final() || gather::is_doubtful(object, &view);
+        if !objects.values().any(open) && ledger.slots.is_empty() {
             let nonces = idle_health(&self.account, &view, &ledger).await?;
             self.report(Report { block: view.latest.block.hash, nonces, ..Report::default() });
             return self.tidy(&object, &view, &objects).await;
@@ -266,12 +267,14 @@ fn policy(pass: &Pass<'_>) -> Policy {
     gather::policy(&pass.object, pass.account.block_time, pass.view, &objects, pass.ctx.clock.now())
 }
 
-/// Open goals, and finished ones that still hold a nonce.
+/// Open goals, and finished ones that still hold a nonce or that the chain knows nothing of.
 fn entries(pass: &Pass<'_>) -> Vec<Entry> {
     let held = |name: &str| pass.ledger.slots.iter().any(|slot| slot.goal == name);
     pass.objects
         .iter()
-        .filter(|(name, object)| !goals::state(object).is_final() || held(name))
+        .filter(|(name, object)| {
+            !goals::state(object).is_final() || held(name) || gather::is_doubtful(object, pass.view)
+        })
         .map(|(name, object)| {
             let remembered = pass.memory.of(name, now(pass));
             gather::entry(object, pass.view, pass.stored(&object.spec.goal), &remembered)

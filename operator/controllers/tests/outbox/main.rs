@@ -316,6 +316,30 @@ async fn a_nonce_whose_goal_is_lost_is_filled() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster with Freehold's CRDs (KUBECONFIG)"]
+async fn what_a_reorganisation_undoes_beyond_the_confirmed_depth_is_done_again() {
+    let site = Site::new("undone").await;
+    site.place(0).await;
+    let (order_id, _) = site.stored(0).await;
+    let cancel = Goal::CancelOrder { order_id: order_id.to_string().into() };
+    let cancel = goals::ensure(&site.ctx, &site.name, cancel, None).await.expect("goal").name_any();
+    let over = async || site.is(&cancel, TransactionState::Confirmed).await && site.status().await.in_flight.is_empty();
+    site.run_until("", "the order is cancelled", over).await;
+    let before = site.goal(&cancel).await.status.expect("status");
+
+    let latest = site.anvil.rpc("eth_blockNumber", json!([])).await.expect("number");
+    let latest: U64 = serde_json::from_value(latest).expect("number");
+    let depth = latest.to::<u64>() - before.block.expect("a block") + 1;
+    assert!(depth > 2, "no deeper than what counts as confirmed");
+    site.anvil.rpc("anvil_reorg", json!([depth, []])).await.expect("reorganisation");
+    let again = async || over().await && site.goal(&cancel).await.status.is_some_and(|now| now.hash != before.hash);
+    site.run_until("", "it is cancelled again", again).await;
+    let now = site.goal(&cancel).await.status.expect("status");
+    assert_ne!(now.nonce, before.nonce, "its nonce was taken by another");
+    site.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster with Freehold's CRDs (KUBECONFIG)"]
 async fn an_account_says_what_it_holds_and_what_it_lacks() {
     let site = Site::new("account").await;
     let ready = async |reason: &str| {

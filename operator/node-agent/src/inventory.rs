@@ -7,6 +7,7 @@ use freehold_api::provider::{DeviceState, GpuDevice, GpuNodeStatus};
 use freehold_api::scalars::Text;
 
 use crate::health::Health;
+use crate::isolation::Isolation;
 use crate::nvml::{Device, Inventory, Slice};
 use crate::plugin::PluginState;
 use crate::pod_resources::Allocations;
@@ -98,6 +99,7 @@ pub struct Seen<'a> {
     pub allocations: Result<&'a Allocations, String>,
     pub mode: PluginMode,
     pub plugin: &'a PluginState,
+    pub isolation: &'a Isolation,
 }
 
 /// Status without conditions, and the conditions as claims.
@@ -106,7 +108,7 @@ pub fn status(seen: &Seen<'_>) -> (GpuNodeStatus, Vec<Claim>) {
     let known = seen.nvml.is_ok() && seen.allocations.is_ok();
     let free = devices.iter().filter(|device| known && is_free(device)).count();
     let versions = seen.nvml.as_ref().ok();
-    let claims = vec![healthy(seen, &devices), plugin_ready(seen), isolation(), sellable(seen, &devices)];
+    let claims = vec![healthy(seen, &devices), plugin_ready(seen), seen.isolation.claim(), sellable(seen, &devices)];
     let status = GpuNodeStatus {
         model: model(&devices).map(text),
         total: u32::try_from(devices.len()).ok(),
@@ -248,15 +250,6 @@ fn plugin_ready(seen: &Seen<'_>) -> Claim {
         ),
         (PluginMode::External, _, Err(why)) => Claim::unknown(types::PLUGIN_READY, "KubeletUnreachable", why),
     }
-}
-
-/// That no other way leads to the devices can be shown by a pod that tries. None has been run.
-fn isolation() -> Claim {
-    Claim::unknown(
-        types::ISOLATION_VERIFIED,
-        "NotProbed",
-        "no pod has tried yet whether the container runtime gives GPUs to pods that did not request them",
-    )
 }
 
 fn sellable(seen: &Seen<'_>, devices: &[GpuDevice]) -> Claim {

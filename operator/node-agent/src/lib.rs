@@ -8,6 +8,7 @@ mod agent;
 pub mod cdi;
 pub mod health;
 pub mod inventory;
+pub mod isolation;
 pub mod metrics;
 pub mod nvml;
 pub mod plugin;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use inventory::PluginMode;
+pub use isolation::{ProbeArgs, probe};
 
 /// The agent of one GPU node.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +55,9 @@ pub struct AgentArgs {
     /// The kubelet's pod-resources socket.
     #[arg(long, env = "FREEHOLD_POD_RESOURCES", default_value = "/var/lib/kubelet/pod-resources/kubelet.sock")]
     pub pod_resources: PathBuf,
+    /// What the isolation probe in the agent's pod has seen.
+    #[arg(long, env = "FREEHOLD_ISOLATION_REPORT", default_value = "/run/freehold/isolation/report")]
+    pub isolation_report: PathBuf,
     /// Who hands GPUs to pods.
     #[arg(long, env = "FREEHOLD_GPU_PLUGIN", default_value = "external")]
     pub plugin: PluginMode,

@@ -242,11 +242,12 @@ pub fn capacity(gpu_nodes: &[GpuNode], nodes: &[Node], pods: &[Pod], release: &s
 /// What an agent said before it fell silent says nothing of its devices now.
 fn is_silent_agent(pod: &Pod, node: &str, release: &str) -> bool {
     let label = |name: &str| pod.labels().get(name).map(String::as_str);
-    let ready = || pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    // Its other container ends from time to time to try the runtime again.
+    let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     label(labels::RELEASE) == Some(release)
         && label("app.kubernetes.io/component") == Some("agent")
         && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
-        && !ready().any(|c| c.type_ == "Ready" && c.status == "True")
+        && !containers.any(|container| container.name == "agent" && container.ready)
 }
 
 fn node_capacity(gpu_node: &GpuNode, node: &Node, used: &[Requests], gpu_resource: &str) -> NodeCapacity {
@@ -291,10 +292,8 @@ fn devices(gpu_node: &GpuNode) -> Vec<Device> {
 /// The agent vouches for the node. A sick device does not close the others: each has its own state.
 pub fn is_sold(gpu_node: &GpuNode) -> bool {
     let conditions = gpu_node.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let not_false = |type_| find(conditions, type_).is_none_or(|c| c.status != "False");
-    find(conditions, types::SELLABLE).is_some_and(|c| c.status == "True")
-        && not_false(types::PLUGIN_READY)
-        && not_false(types::ISOLATION_VERIFIED)
+    let is = |type_, status| find(conditions, type_).is_some_and(|c| c.status == status);
+    is(types::SELLABLE, "True") && is(types::ISOLATION_VERIFIED, "True") && !is(types::PLUGIN_READY, "False")
 }
 
 /// The node is up, and bears no taint but the one that leases tolerate.

@@ -91,6 +91,7 @@ impl Node {
             device_plugin_dir: path("absent"),
             plugins_registry: path("absent"),
             pod_resources: path("pods.sock"),
+            isolation_report: path("isolation"),
             plugin: PluginMode::Builtin,
             resource: "nvidia.com/gpu".into(),
             interval: 1,

@@ -42,6 +42,7 @@ struct Node {
     allocations: Result<Allocations, String>,
     mode: PluginMode,
     plugin: PluginState,
+    isolation: Isolation,
 }
 
 fn node(devices: Vec<Device>) -> Node {
@@ -52,6 +53,7 @@ fn node(devices: Vec<Device>) -> Node {
         allocations: Ok(Allocations { offered: true, ..Allocations::default() }),
         mode: PluginMode::Builtin,
         plugin: PluginState::Registered,
+        isolation: Isolation::Verified,
     }
 }
 
@@ -64,6 +66,7 @@ impl Node {
             allocations: self.allocations.as_ref().map_err(Clone::clone),
             mode: self.mode,
             plugin: &self.plugin,
+            isolation: &self.isolation,
         })
     }
 
@@ -95,7 +98,18 @@ fn a_well_node_is_sold_whole() {
     assert_eq!(node.reason("Healthy"), (Status::True, "AllHealthy"));
     assert_eq!(node.reason("PluginReady"), (Status::True, "Registered"));
     assert_eq!(node.reason("Sellable"), (Status::True, "Sellable"));
-    assert_eq!(node.reason("IsolationVerified"), (Status::Unknown, "NotProbed"));
+    assert_eq!(node.reason("IsolationVerified"), (Status::True, "Verified"));
+}
+
+#[test]
+fn what_a_container_saw_unasked_is_named_with_the_remedy() {
+    let mut node = node(vec![gpu(0)]);
+    node.isolation = Isolation::Breached(vec!["nvidia0".into(), "nvidiactl".into()]);
+    let (status, reason, message) = node.claim("IsolationVerified");
+    assert_eq!((status, reason), (Status::False, "VariableHonoured"));
+    assert!(message.contains("nvidia0, nvidiactl") && message.contains("config.toml"), "{message}");
+    node.isolation = Isolation::NotProbed("why".into());
+    assert_eq!(node.claim("IsolationVerified"), (Status::Unknown, "NotProbed", "why".into()));
 }
 
 #[test]

@@ -183,16 +183,17 @@ pub fn held_by(mut device: GpuDevice, namespace: &str) -> GpuDevice {
 }
 
 pub fn gpu_node(devices: Vec<GpuDevice>) -> GpuNode {
-    let sellable = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
-        type_: "Sellable".into(),
+    let holds = |type_: &str| k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: type_.into(),
         status: "True".into(),
-        reason: "Sellable".into(),
+        reason: type_.into(),
         message: String::new(),
         observed_generation: None,
         last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
     };
     let mut node = GpuNode::new("node-a", GpuNodeSpec { node_name: "node-a".into(), release: RELEASE.into() });
-    node.status = Some(GpuNodeStatus { devices, conditions: vec![sellable], ..GpuNodeStatus::default() });
+    let conditions = ["Sellable", "IsolationVerified", "PluginReady"].map(holds).to_vec();
+    node.status = Some(GpuNodeStatus { devices, conditions, ..GpuNodeStatus::default() });
     node
 }
 

@@ -76,9 +76,18 @@ fn nodes_that_nobody_vouches_for_are_not_sold() {
         capacity(&[agent], &[node], &[], RELEASE, "nvidia.com/gpu").find(&resources(1)).is_some()
     };
     assert!(sold(agent(), fixtures::node(1)));
-    let mut unsellable = agent();
-    unsellable.status.as_mut().unwrap().conditions[0].status = "False".into();
-    assert!(!sold(unsellable, fixtures::node(1)));
+    let with = |which: usize, status: &str| {
+        let mut agent = agent();
+        agent.status.as_mut().unwrap().conditions[which].status = status.into();
+        sold(agent, fixtures::node(1))
+    };
+    let [sellable, isolated, served] = [0, 1, 2];
+    assert!(!with(sellable, "False") && !with(sellable, "Unknown"));
+    assert!(!with(isolated, "False") && !with(isolated, "Unknown"), "nobody has shown that GPUs stay apart");
+    assert!(!with(served, "False") && with(served, "Unknown"));
+    let mut silent = agent();
+    silent.status.as_mut().unwrap().conditions.truncate(1);
+    assert!(!sold(silent, fixtures::node(1)), "an agent that says nothing of it vouches for nothing");
     let mut foreign = agent();
     foreign.spec.release = "other.release".into();
     assert!(!sold(foreign, fixtures::node(1)));
@@ -93,13 +102,20 @@ fn nodes_that_nobody_vouches_for_are_not_sold() {
 
 #[test]
 fn a_node_whose_agent_is_silent_is_not_sold() {
-    let agent_pod = |release: &str, ready: &str| -> Pod {
+    let agent_pod = |release: &str, ready: bool| -> Pod {
         serde_json::from_value(serde_json::json!({
             "metadata": { "name": "agent", "namespace": "freehold-provider-agent", "labels": {
                 "freehold.dev/release": release, "app.kubernetes.io/component": "agent",
             } },
             "spec": { "nodeName": "node-a", "containers": [{ "name": "agent" }] },
-            "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }] },
+            "status": {
+                "phase": "Running",
+                "conditions": [{ "type": "Ready", "status": "False" }],
+                "containerStatuses": [
+                    { "name": "isolation-probe", "ready": !ready, "image": "", "imageID": "", "restartCount": 0 },
+                    { "name": "agent", "ready": ready, "image": "", "imageID": "", "restartCount": 0 },
+                ],
+            },
         }))
         .unwrap()
     };
@@ -107,9 +123,9 @@ fn a_node_whose_agent_is_silent_is_not_sold() {
         let gpu_node = gpu_node(vec![fixtures::device(0, H100)]);
         capacity(&[gpu_node], &[fixtures::node(1)], &[pod], RELEASE, "nvidia.com/gpu").find(&resources(1)).is_some()
     };
-    assert!(sold(agent_pod(RELEASE, "True")));
-    assert!(!sold(agent_pod(RELEASE, "False")));
-    assert!(sold(agent_pod("other.release", "False")), "another release's agent speaks for itself");
+    assert!(sold(agent_pod(RELEASE, true)), "its probe ends now and then");
+    assert!(!sold(agent_pod(RELEASE, false)));
+    assert!(sold(agent_pod("other.release", false)), "another release's agent speaks for itself");
 }
 
 #[test]

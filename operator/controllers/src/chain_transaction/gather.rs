@@ -24,8 +24,6 @@ use crate::goals;
 
 /// Decimals of the chain's own coin.
 pub const COIN_DECIMALS: u8 = 18;
-/// Blocks that no reorganisation goes deeper than.
-const DEEPEST: u64 = 256;
 /// Receipts asked for at a time.
 const RECEIPT_REQUESTS: usize = 8;
 
@@ -105,14 +103,14 @@ pub fn entry(
 pub fn is_doubtful(object: &ChainTransaction, view: &ChainView) -> bool {
     let goal = &object.spec.goal;
     let confirmed = view.confirmed.block.number;
-    let recent = |block: u64| block <= confirmed && confirmed - block <= DEEPEST;
+    let seen = |block: u64| block <= confirmed;
     let undone = || {
         let status = status_of(goal, view, None);
         status.is_ok_and(|status| [&status.latest, &status.confirmed].iter().all(|now| **now == Standing::Possible))
     };
     goals::state(object) == TransactionState::Confirmed
         && goal.order_id().is_some()
-        && object.status.as_ref().and_then(|status| status.block).is_some_and(recent)
+        && object.status.as_ref().and_then(|status| status.block).is_some_and(seen)
         && undone()
 }
 

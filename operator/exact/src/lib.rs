@@ -1,0 +1,19 @@
+//! Integer programs. Results of floating-point training differ between kernels, thread counts and devices, so a
+//! stranger's work cannot be checked by equality. Those of a list of operators over integers, whose every intermediate is
+//! representable, do not.
+//!
+//! `op` lists the operators, `element` says what each means, `interpret` computes by that definition, `range` proves that
+//! nothing overflows whatever the data are, `commit` makes roots of what was computed and opens them. No I/O.
+
+pub mod build;
+pub mod commit;
+pub mod draw;
+pub mod element;
+pub mod interpret;
+pub mod op;
+pub mod program;
+pub mod range;
+pub mod tensor;
+
+#[cfg(test)]
+mod tests;

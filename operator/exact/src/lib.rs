@@ -9,6 +9,7 @@ pub mod build;
 pub mod commit;
 pub mod draw;
 pub mod element;
+pub mod fixed;
 pub mod interpret;
 pub mod op;
 pub mod program;

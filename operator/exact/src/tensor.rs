@@ -120,6 +120,11 @@ impl Tensor {
         Self { shape: Vec::new(), values: vec![value] }
     }
 
+    /// One dimension.
+    pub fn row(values: Vec<i64>) -> Self {
+        Self { shape: vec![values.len()], values }
+    }
+
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

@@ -1,5 +1,6 @@
 mod commit;
 mod elements;
+mod gradients;
 mod maps;
 mod programs;
 mod random;
@@ -14,6 +15,8 @@ use crate::interpret::{self, Inputs};
 use crate::op::Op;
 use crate::program::{List, Program};
 use crate::tensor::Tensor;
+
+pub(crate) use gradients::spoiled;
 
 fn context() -> Context {
     Context { seed: B256::repeat_byte(5), step: 3 }

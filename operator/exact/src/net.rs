@@ -1,0 +1,546 @@
+//! Networks as lists of operators: values with a binary point, matrix products in either format, and a record of what was
+//! done, from which `grad` derives the backward pass.
+//!
+//! A value's integers stand for x = i · 2^−fraction. Every product, sum and shift here keeps that true, up to rounding.
+
+use crate::build::{Builder, Id};
+use crate::fixed;
+use crate::op::{MAX_ROW_BYTES, MAX_TERMS, Op, Window};
+use crate::program::Refusal;
+use crate::tensor::{Tensor, Width, count};
+
+/// Fractional bits of gradients.
+pub const GRADIENT: i32 = 20;
+/// Of probabilities.
+pub const PROBABILITY: i32 = 15;
+/// The table of exponentials: of −j/64, for j below 1,024. Beyond is less than one part of 2^15.
+const EXP_STEPS: i32 = 6;
+const EXP_ENTRIES: i64 = 1_024;
+
+/// How matrix products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Of operands as they are, every partial sum below 2^52.
+    Wide,
+    /// Of operands that are brought to 8 bits first, with one power of two a row.
+    I8,
+}
+
+/// A value of the net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value(pub(crate) usize);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub id: Id,
+    pub fraction: i32,
+}
+
+/// What a result was made of, as far as its derivative needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Rule {
+    Product,
+    Transpose {
+        order: Vec<usize>,
+    },
+    /// Times 2^−scale.
+    Reshape {
+        scale: i32,
+    },
+    Broadcast,
+    Slice {
+        dimension: usize,
+        start: usize,
+    },
+    Im2col(Window),
+    /// Rows, and which.
+    Gather,
+    Add,
+    Sub,
+    Mul,
+    Clamp {
+        low: i64,
+        high: i64,
+    },
+    Select,
+    Relu,
+    /// To another fraction.
+    Round,
+    Div,
+    Root,
+    Sum,
+    /// Values, index, and the values' slopes.
+    Table,
+    Softmax,
+}
+
+impl Rule {
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Product => "product",
+            Self::Transpose { .. } => "transpose",
+            Self::Reshape { .. } => "reshape",
+            Self::Broadcast => "broadcast",
+            Self::Slice { .. } => "slice",
+            Self::Im2col(_) => "im2col",
+            Self::Gather => "gather",
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Clamp { .. } => "clamp",
+            Self::Select => "select",
+            Self::Relu => "relu",
+            Self::Round => "round",
+            Self::Div => "div",
+            Self::Root => "root",
+            Self::Sum => "sum",
+            Self::Table => "table",
+            Self::Softmax => "softmax",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub rule: Rule,
+    pub of: Vec<Value>,
+    pub result: Value,
+}
+
+#[derive(Debug)]
+pub struct Net {
+    builder: Builder,
+    pub(crate) format: Format,
+    pub(crate) values: Vec<Held>,
+    pub(crate) tape: Vec<Entry>,
+    /// What is done for the backward pass, or by way of a composite, is not differentiated.
+    pub(crate) recording: bool,
+    /// The rule whose derivative a test has made wrong.
+    #[cfg(test)]
+    pub(crate) mutant: Option<&'static str>,
+}
+
+impl Net {
+    pub fn new(builder: Builder, format: Format) -> Self {
+        Self {
+            builder,
+            format,
+            values: Vec::new(),
+            tape: Vec::new(),
+            recording: true,
+            #[cfg(test)]
+            mutant: None,
+        }
+    }
+
+    pub fn finish(self, results: &[Value]) -> crate::program::Program {
+        let ids: Vec<Id> = results.iter().map(|value| self.values[value.0].id).collect();
+        self.builder.finish(&ids)
+    }
+
+    /// The program as it is now.
+    #[cfg(test)]
+    pub(crate) fn program(&self, results: &[Value]) -> crate::program::Program {
+        let mut program = self.builder.program().clone();
+        program.evaluate.results = results.iter().map(|value| self.id(*value).0).collect();
+        program.metrics = results.iter().map(|value| format!("result {}", value.0)).collect();
+        program
+    }
+
+    pub fn shape(&self, value: Value) -> Vec<usize> {
+        self.builder.shape(self.id(value)).to_vec()
+    }
+
+    pub fn fraction(&self, value: Value) -> i32 {
+        self.values[value.0].fraction
+    }
+
+    pub(crate) fn id(&self, value: Value) -> Id {
+        self.values[value.0].id
+    }
+
+    fn range_bits(&self, value: Value) -> u32 {
+        self.builder.range(self.id(value)).values.bits()
+    }
+
+    fn width(&self, value: Value) -> Width {
+        Width::of(self.builder.range(self.id(value)).values)
+    }
+
+    pub(crate) fn hold(&mut self, id: Id, fraction: i32) -> Value {
+        self.values.push(Held { id, fraction });
+        Value(self.values.len() - 1)
+    }
+
+    fn record(&mut self, rule: Rule, of: &[Value], id: Id, fraction: i32) -> Value {
+        let result = self.hold(id, fraction);
+        if self.recording {
+            self.tape.push(Entry { rule, of: of.to_vec(), result });
+        }
+        result
+    }
+
+    /// What follows is not differentiated.
+    fn aside<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let before = std::mem::replace(&mut self.recording, false);
+        let done = work(self);
+        self.recording = before;
+        done
+    }
+
+    // --- sources
+
+    pub fn state(&mut self, index: usize, fraction: i32) -> Result<Value, Refusal> {
+        let id = self.builder.state(index)?;
+        Ok(self.hold(id, fraction))
+    }
+
+    pub fn data(&mut self, index: usize, fraction: i32) -> Result<Value, Refusal> {
+        let id = self.builder.data(index)?;
+        Ok(self.hold(id, fraction))
+    }
+
+    pub fn constant(&mut self, name: &str, values: Tensor, fraction: i32) -> Result<Value, Refusal> {
+        let id = self.builder.constant(name, values)?;
+        Ok(self.hold(id, fraction))
+    }
+
+    /// The same number everywhere.
+    pub fn filled(&mut self, number: i64, shape: &[usize], fraction: i32) -> Result<Value, Refusal> {
+        let one = self.builder.constant("number", Tensor::scalar(number))?;
+        let id = self.builder.push_as(Op::Broadcast, &[one], shape)?;
+        Ok(self.hold(id, fraction))
+    }
+
+    /// An operator without operands: the step, a draw.
+    pub fn source(&mut self, op: Op, shape: &[usize], fraction: i32) -> Result<Value, Refusal> {
+        let id = self.builder.push_as(op, &[], shape)?;
+        Ok(self.hold(id, fraction))
+    }
+
+    // --- operators that move elements
+
+    pub fn transpose(&mut self, value: Value, order: &[usize]) -> Result<Value, Refusal> {
+        let op = Op::Transpose { order: order.to_vec() };
+        let id = self.builder.push(op, &[self.id(value)])?;
+        Ok(self.record(Rule::Transpose { order: order.to_vec() }, &[value], id, self.fraction(value)))
+    }
+
+    /// Swaps the last two dimensions.
+    pub fn turned(&mut self, value: Value) -> Result<Value, Refusal> {
+        let rank = self.shape(value).len();
+        let mut order: Vec<usize> = (0..rank).collect();
+        order.swap(rank - 2, rank - 1);
+        self.transpose(value, &order)
+    }
+
+    pub fn reshape(&mut self, value: Value, shape: &[usize]) -> Result<Value, Refusal> {
+        let id = self.builder.push_as(Op::Reshape, &[self.id(value)], shape)?;
+        Ok(self.record(Rule::Reshape { scale: 0 }, &[value], id, self.fraction(value)))
+    }
+
+    /// Times 2^−by: the point moves, the integers stay.
+    pub fn scale(&mut self, value: Value, by: i32) -> Value {
+        let (id, fraction) = (self.id(value), self.fraction(value));
+        self.record(Rule::Reshape { scale: by }, &[value], id, fraction + by)
+    }
+
+    pub fn broadcast(&mut self, value: Value, shape: &[usize]) -> Result<Value, Refusal> {
+        if self.shape(value) == shape {
+            return Ok(value);
+        }
+        let id = self.builder.push_as(Op::Broadcast, &[self.id(value)], shape)?;
+        Ok(self.record(Rule::Broadcast, &[value], id, self.fraction(value)))
+    }
+
+    pub fn slice(&mut self, value: Value, dimension: usize, start: usize, length: usize) -> Result<Value, Refusal> {
+        let mut shape = self.shape(value);
+        shape[dimension] = length;
+        let id = self.builder.push_as(Op::Slice { dimension, start }, &[self.id(value)], &shape)?;
+        Ok(self.record(Rule::Slice { dimension, start }, &[value], id, self.fraction(value)))
+    }
+
+    pub(crate) fn pad(
+        &mut self,
+        value: Value,
+        dimension: usize,
+        before: usize,
+        shape: &[usize],
+    ) -> Result<Value, Refusal> {
+        let id = self.builder.push_as(Op::Pad { dimension, before }, &[self.id(value)], shape)?;
+        Ok(self.hold(id, self.fraction(value)))
+    }
+
+    pub fn im2col(&mut self, value: Value, window: Window) -> Result<Value, Refusal> {
+        let id = self.builder.push(Op::Im2col(window), &[self.id(value)])?;
+        Ok(self.record(Rule::Im2col(window), &[value], id, self.fraction(value)))
+    }
+
+    pub(crate) fn col2im(&mut self, value: Value, window: Window, shape: &[usize]) -> Result<Value, Refusal> {
+        let id = self.builder.push_as(Op::Col2im(window), &[self.id(value)], shape)?;
+        Ok(self.hold(id, self.fraction(value)))
+    }
+
+    pub fn gather(&mut self, rows: Value, index: Value) -> Result<Value, Refusal> {
+        let id = self.builder.push(Op::Gather, &[self.id(rows), self.id(index)])?;
+        Ok(self.record(Rule::Gather, &[rows, index], id, self.fraction(rows)))
+    }
+
+    // --- operators on one or two elements
+
+    fn alike(&mut self, op: Op, x: Value, y: Value) -> Result<Id, Refusal> {
+        self.builder.push(op, &[self.id(x), self.id(y)])
+    }
+
+    /// Of values with one fraction.
+    pub fn add(&mut self, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Add, x, y)?;
+        Ok(self.record(Rule::Add, &[x, y], id, self.fraction(x)))
+    }
+
+    /// Of values with one fraction.
+    pub fn sub(&mut self, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Sub, x, y)?;
+        Ok(self.record(Rule::Sub, &[x, y], id, self.fraction(x)))
+    }
+
+    /// Fractions add up.
+    pub fn mul(&mut self, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Mul, x, y)?;
+        Ok(self.record(Rule::Mul, &[x, y], id, self.fraction(x) + self.fraction(y)))
+    }
+
+    /// The dividend's fraction less the divisor's, which is above 0.
+    pub fn div(&mut self, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Div, x, y)?;
+        Ok(self.record(Rule::Div, &[x, y], id, self.fraction(x) - self.fraction(y)))
+    }
+
+    /// The root, at least one of its units; half the fraction.
+    pub fn root(&mut self, value: Value) -> Result<Value, Refusal> {
+        let fraction = self.fraction(value);
+        let value = self.round(value, fraction + fraction.rem_euclid(2))?;
+        let id = self.builder.push(Op::Isqrt, &[self.id(value)])?;
+        let id = self.builder.push(Op::Clamp { low: 1, high: 1 << 26 }, &[id])?;
+        Ok(self.record(Rule::Root, &[value], id, self.fraction(value) / 2))
+    }
+
+    /// Rounded, or widened, to this fraction.
+    pub fn round(&mut self, value: Value, fraction: i32) -> Result<Value, Refusal> {
+        let by = self.fraction(value) - fraction;
+        if by == 0 {
+            return Ok(value);
+        }
+        let id = self.builder.push(Op::Shift { by: by.into() }, &[self.id(value)])?;
+        Ok(self.record(Rule::Round, &[value], id, fraction))
+    }
+
+    /// Kept to ±2^bits − 1 of its units.
+    pub fn keep(&mut self, value: Value, bits: u32) -> Result<Value, Refusal> {
+        let high = (1_i64 << bits) - 1;
+        self.clamp(value, -high, high)
+    }
+
+    pub fn clamp(&mut self, value: Value, low: i64, high: i64) -> Result<Value, Refusal> {
+        let range = self.builder.range(self.id(value)).values;
+        if i128::from(low) <= range.low && range.high <= i128::from(high) {
+            return Ok(value);
+        }
+        let id = self.builder.push(Op::Clamp { low, high }, &[self.id(value)])?;
+        Ok(self.record(Rule::Clamp { low, high }, &[value], id, self.fraction(value)))
+    }
+
+    pub fn relu(&mut self, value: Value) -> Result<Value, Refusal> {
+        let id = self.builder.push(Op::Relu, &[self.id(value)])?;
+        Ok(self.record(Rule::Relu, &[value], id, self.fraction(value)))
+    }
+
+    /// 1 or 0, of values with one fraction.
+    pub fn less(&mut self, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Less, x, y)?;
+        Ok(self.hold(id, 0))
+    }
+
+    pub fn equal(&mut self, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Equal, x, y)?;
+        Ok(self.hold(id, 0))
+    }
+
+    /// Of values with one fraction.
+    pub fn select(&mut self, condition: Value, x: Value, y: Value) -> Result<Value, Refusal> {
+        let id = self.builder.push(Op::Select, &[self.id(condition), self.id(x), self.id(y)])?;
+        Ok(self.record(Rule::Select, &[condition, x, y], id, self.fraction(x)))
+    }
+
+    /// f of an index, from a table of f's values and one of its slopes, of the same length. The index is not rounded any
+    /// further: its fraction says what an entry stands for.
+    pub fn table(&mut self, values: Value, slopes: Value, index: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Table, values, index)?;
+        Ok(self.record(Rule::Table, &[values, index, slopes], id, self.fraction(values)))
+    }
+
+    /// The entry of an index, which is not differentiated.
+    pub fn look_up(&mut self, values: Value, index: Value) -> Result<Value, Refusal> {
+        let id = self.alike(Op::Table, values, index)?;
+        Ok(self.hold(id, self.fraction(values)))
+    }
+
+    // --- operators on rows
+
+    /// Along the last dimension, which stays as one. Long rows are folded.
+    pub fn sum(&mut self, value: Value) -> Result<Value, Refusal> {
+        let shape = self.shape(value);
+        let Some((length, front)) = shape.split_last() else { return Ok(value) };
+        let fits = self.fits(self.width(value));
+        let mut id = self.id(value);
+        if *length > fits {
+            let part = (1..=fits).rev().find(|part| length % part == 0).unwrap_or(1);
+            let folded = [front, &[length / part, part]].concat();
+            let parts = self.builder.push_as(Op::Reshape, &[id], &folded)?;
+            let sums = self.builder.push(Op::Sum, &[parts])?;
+            id = self.builder.push_as(Op::Reshape, &[sums], &[front, &[length / part]].concat())?;
+        }
+        let id = self.builder.push(Op::Sum, &[id])?;
+        Ok(self.record(Rule::Sum, &[value], id, self.fraction(value)))
+    }
+
+    pub fn max(&mut self, value: Value) -> Result<Value, Refusal> {
+        let id = self.builder.push(Op::Max, &[self.id(value)])?;
+        Ok(self.hold(id, self.fraction(value)))
+    }
+
+    pub fn argmax(&mut self, value: Value) -> Result<Value, Refusal> {
+        let id = self.builder.push(Op::Argmax, &[self.id(value)])?;
+        Ok(self.hold(id, 0))
+    }
+
+    /// Elements of a row in this width.
+    fn fits(&self, width: Width) -> usize {
+        MAX_TERMS.min(MAX_ROW_BYTES / width.bytes())
+    }
+
+    /// A `[…, M, K]` and B `[…, N, K]`: A · Bᵀ with this fraction, in the net's format.
+    pub fn product(&mut self, a: Value, b: Value, fraction: i32) -> Result<Value, Refusal> {
+        let id = self.product_in(self.format, a, b, fraction)?;
+        Ok(self.record(Rule::Product, &[a, b], id, fraction))
+    }
+
+    /// Rows that are longer than an operator takes are cut; the parts' products are added up.
+    pub(crate) fn product_in(&mut self, format: Format, a: Value, b: Value, fraction: i32) -> Result<Id, Refusal> {
+        let terms = self.shape(a).last().copied().unwrap_or(1);
+        let fits = self.fits(self.width(a)).min(self.fits(self.width(b))).min(self.sums(format, a, b)).max(1);
+        let mut sum: Option<Id> = None;
+        for start in (0..terms).step_by(fits) {
+            let length = fits.min(terms - start);
+            let (a_part, b_part) = (self.part(a, start, length)?, self.part(b, start, length)?);
+            let product = match format {
+                Format::Wide => self.builder.push(Op::Matmul, &[a_part, b_part])?,
+                Format::I8 => self.i8_product(a_part, b_part, self.fraction(a) + self.fraction(b) - fraction)?,
+            };
+            sum = Some(match sum {
+                Some(before) => self.builder.push(Op::Add, &[before, product])?,
+                None => product,
+            });
+        }
+        let sum = sum.unwrap_or(self.id(a)); // a shape has no dimension of 0
+        let by = self.fraction(a) + self.fraction(b) - fraction;
+        match format {
+            Format::Wide if by != 0 => self.builder.push(Op::Shift { by: by.into() }, &[sum]),
+            _ => Ok(sum),
+        }
+    }
+
+    /// Products that can be added up within 2^52.
+    fn sums(&self, format: Format, a: Value, b: Value) -> usize {
+        let each = self.range_bits(a) + self.range_bits(b);
+        match format {
+            Format::Wide if each < 52 => 1 << (52 - each).min(20),
+            Format::Wide => 1,
+            Format::I8 => MAX_TERMS,
+        }
+    }
+
+    fn part(&mut self, value: Value, start: usize, length: usize) -> Result<Id, Refusal> {
+        let (id, mut shape) = (self.id(value), self.shape(value));
+        let last = shape.len() - 1;
+        if shape[last] == length {
+            return Ok(id);
+        }
+        shape[last] = length;
+        self.builder.push_as(Op::Slice { dimension: last, start }, &[id], &shape)
+    }
+
+    /// Both operands at 8 bits, each row with its exponent; the product, shifted by `by` less the exponents.
+    fn i8_product(&mut self, a: Id, b: Id, by: i32) -> Result<Id, Refusal> {
+        let (a_exponent, b_exponent) = (self.builder.push(Op::Rowexp, &[a])?, self.builder.push(Op::Rowexp, &[b])?);
+        let a = self.builder.push(Op::Quant, &[a, a_exponent])?;
+        let b = self.builder.push(Op::Quant, &[b, b_exponent])?;
+        let product = self.builder.push(Op::Matmul, &[a, b])?;
+        let shape = self.builder.shape(product).to_vec();
+        let rank = shape.len();
+        let mut order: Vec<usize> = (0..rank).collect();
+        order.swap(rank - 2, rank - 1);
+        let across = self.builder.push(Op::Transpose { order }, &[b_exponent])?;
+        let down = self.builder.push_as(Op::Broadcast, &[a_exponent], &shape)?;
+        let across = self.builder.push_as(Op::Broadcast, &[across], &shape)?;
+        let both = self.builder.push(Op::Add, &[down, across])?;
+        let all = self.builder.constant("places", Tensor::scalar(by.into()))?;
+        let all = self.builder.push_as(Op::Broadcast, &[all], &shape)?;
+        let places = self.builder.push(Op::Sub, &[all, both])?;
+        self.builder.push(Op::ShiftBy, &[product, places])
+    }
+
+    /// Probabilities along the last dimension: exponentials by table, over their sum. Where `mask` is 0, none.
+    pub fn softmax(&mut self, value: Value, mask: Option<Value>) -> Result<Value, Refusal> {
+        let p = self.aside(|net| net.probabilities(value, mask))?;
+        Ok(self.record(Rule::Softmax, &[value], self.id(p), PROBABILITY))
+    }
+
+    fn probabilities(&mut self, value: Value, mask: Option<Value>) -> Result<Value, Refusal> {
+        let shape = self.shape(value);
+        let largest = match mask {
+            None => self.max(value)?,
+            Some(mask) => {
+                let range = self.builder.range(self.id(value)).values;
+                let lowest = self.filled(i64::try_from(range.low).unwrap_or(i64::MIN), &shape, self.fraction(value))?;
+                let shown = self.select(mask, value, lowest)?;
+                self.max(shown)?
+            }
+        };
+        let largest = self.broadcast(largest, &shape)?;
+        let below = self.sub(largest, value)?;
+        let steps = self.round(below, EXP_STEPS)?;
+        let steps = self.clamp(steps, 0, EXP_ENTRIES - 1)?;
+        let exp = self.constant("exp", exp_table(), PROBABILITY)?;
+        let mut powers = self.look_up(exp, steps)?;
+        if let Some(mask) = mask {
+            let none = self.filled(0, &shape, PROBABILITY)?;
+            powers = self.select(mask, powers, none)?;
+        }
+        let all = self.sum(powers)?;
+        let all = self.clamp(all, 1, 1 << 30)?;
+        let all = self.broadcast(all, &shape)?;
+        let fine = self.round(powers, 2 * PROBABILITY)?;
+        let shares = self.div(fine, all)?;
+        // A part is no more than the whole, which intervals do not see.
+        self.clamp(shares, 0, 1 << PROBABILITY)
+    }
+
+    /// Rows of 0 with a 1 at the index: `[N]` → `[N, classes]`.
+    pub fn one_hot(&mut self, index: Value, classes: usize) -> Result<Value, Refusal> {
+        let rows = count(&self.shape(index));
+        let places: Vec<i64> = (0..classes as i64).collect();
+        let places = self.builder.constant("places", Tensor::row(places))?;
+        let places = self.hold(places, 0);
+        let index = self.reshape(index, &[rows, 1])?;
+        let index = self.broadcast(index, &[rows, classes])?;
+        let places = self.broadcast(places, &[rows, classes])?;
+        self.equal(index, places)
+    }
+}
+
+fn exp_table() -> Tensor {
+    let entry = |j| fixed::rounded(fixed::exp_neg(fixed::ratio(j, 1 << EXP_STEPS)), PROBABILITY.unsigned_abs());
+    Tensor::row((0..EXP_ENTRIES).map(entry).collect())
+}

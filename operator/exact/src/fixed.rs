@@ -8,7 +8,7 @@ pub const ONE: i128 = 1 << 60;
 const PI: i128 = 3_622_009_729_038_561_421;
 const LN_2: i128 = 799_144_290_325_165_979;
 
-fn times(x: i128, y: i128) -> i128 {
+pub fn times(x: i128, y: i128) -> i128 {
     (x * y + (ONE >> 1)) >> 60
 }
 
@@ -34,6 +34,12 @@ pub fn power(base: i128, exponent: u64) -> i128 {
         left >>= 1;
     }
     result
+}
+
+/// Rounded down, of an x from 0 to 16.
+pub fn root(x: i128) -> i128 {
+    // 124 bits at most, so half of the lowest are left out and put back as zeros.
+    ((x.max(0) << 58).isqrt()) << 1
 }
 
 /// e^−x of an x from 0: e^−1 to the whole part, times the series of the rest.
@@ -119,6 +125,8 @@ mod tests {
         assert_eq!(rounded(exp_neg(ONE), 30), 395_007_542); // 2^30 / e = 395 007 542.05…
         assert_eq!(rounded(ln(2 * ONE), 30), 744_261_118); // 2^30 · ln 2 = 744 261 117.95…
         assert_eq!(rounded(cos_pi(ratio(1, 3)), 20), 1 << 19);
+        assert_eq!(root(4 * ONE), 2 * ONE);
+        assert_eq!(rounded(root(2 * ONE), 30), 1_518_500_250); // 2^30 · √2 = 1 518 500 249.99…
         assert_eq!(exp_neg(64 * ONE), 0);
         assert_eq!((cos_pi(0), cos_pi(ONE)), (ONE, -ONE));
     }

@@ -10,7 +10,7 @@ use crate::tensor::count;
 
 /// Bits that a gradient is kept to within the net; a parameter's own may take more.
 pub const GRADIENT_BITS: u32 = 22;
-const PARAMETER_BITS: u32 = 24;
+pub const PARAMETER_BITS: u32 = 34;
 
 impl Net {
     /// Gradients of `wanted`, given those of some results. What has no influence has none.
@@ -127,6 +127,12 @@ impl Net {
                 one(self.over(half, y)?)
             }
             Rule::Sum => one(self.broadcast(dy, &shape)?),
+            Rule::Max => {
+                let first = self.argmax(x)?;
+                let largest = self.at_place(first, &shape)?;
+                let dy = self.broadcast(dy, &shape)?;
+                one(self.where_(largest, dy)?)
+            }
             Rule::Table => {
                 let (index, slopes) = (entry.of[1], entry.of[2]);
                 let slope = self.look_up(slopes, index)?;

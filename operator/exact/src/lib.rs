@@ -7,15 +7,19 @@
 
 pub mod build;
 pub mod commit;
+pub mod compile;
 pub mod draw;
 pub mod element;
 pub mod fixed;
 pub mod grad;
 pub mod interpret;
+pub mod model;
 pub mod net;
 pub mod op;
+pub mod optim;
 pub mod program;
 pub mod range;
+pub mod recipe;
 pub mod tensor;
 
 #[cfg(test)]

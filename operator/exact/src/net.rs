@@ -69,6 +69,8 @@ pub(crate) enum Rule {
     Div,
     Root,
     Sum,
+    /// The gradient goes to the first of the largest.
+    Max,
     /// Values, index, and the values' slopes.
     Table,
     Softmax,
@@ -95,6 +97,7 @@ impl Rule {
             Self::Div => "div",
             Self::Root => "root",
             Self::Sum => "sum",
+            Self::Max => "max",
             Self::Table => "table",
             Self::Softmax => "softmax",
         }
@@ -179,6 +182,11 @@ impl Net {
             self.tape.push(Entry { rule, of: of.to_vec(), result });
         }
         result
+    }
+
+    /// What was done so far is not differentiated again.
+    pub(crate) fn forget(&mut self) {
+        self.tape.clear();
     }
 
     /// What follows is not differentiated.
@@ -407,7 +415,7 @@ impl Net {
 
     pub fn max(&mut self, value: Value) -> Result<Value, Refusal> {
         let id = self.builder.push(Op::Max, &[self.id(value)])?;
-        Ok(self.hold(id, self.fraction(value)))
+        Ok(self.record(Rule::Max, &[value], id, self.fraction(value)))
     }
 
     pub fn argmax(&mut self, value: Value) -> Result<Value, Refusal> {
@@ -509,15 +517,7 @@ impl Net {
             }
         };
         let largest = self.broadcast(largest, &shape)?;
-        let below = self.sub(largest, value)?;
-        let steps = self.round(below, EXP_STEPS)?;
-        let steps = self.clamp(steps, 0, EXP_ENTRIES - 1)?;
-        let exp = self.constant("exp", exp_table(), PROBABILITY)?;
-        let mut powers = self.look_up(exp, steps)?;
-        if let Some(mask) = mask {
-            let none = self.filled(0, &shape, PROBABILITY)?;
-            powers = self.select(mask, powers, none)?;
-        }
+        let powers = self.exponentials(largest, value, mask)?;
         let all = self.sum(powers)?;
         let all = self.clamp(all, 1, 1 << 30)?;
         let all = self.broadcast(all, &shape)?;
@@ -527,15 +527,31 @@ impl Net {
         self.clamp(shares, 0, 1 << PROBABILITY)
     }
 
+    /// e^(x − largest) by table, where `mask` is not 0.
+    pub(crate) fn exponentials(&mut self, largest: Value, x: Value, mask: Option<Value>) -> Result<Value, Refusal> {
+        let below = self.sub(largest, x)?;
+        let steps = self.round(below, EXP_STEPS)?;
+        let steps = self.clamp(steps, 0, EXP_ENTRIES - 1)?;
+        let exp = self.constant("exp", exp_table(), PROBABILITY)?;
+        let powers = self.look_up(exp, steps)?;
+        let Some(mask) = mask else { return Ok(powers) };
+        let none = self.filled(0, &self.shape(x), PROBABILITY)?;
+        self.select(mask, powers, none)
+    }
+
     /// Rows of 0 with a 1 at the index: `[N]` → `[N, classes]`.
     pub fn one_hot(&mut self, index: Value, classes: usize) -> Result<Value, Refusal> {
         let rows = count(&self.shape(index));
-        let places: Vec<i64> = (0..classes as i64).collect();
-        let places = self.builder.constant("places", Tensor::row(places))?;
-        let places = self.hold(places, 0);
         let index = self.reshape(index, &[rows, 1])?;
-        let index = self.broadcast(index, &[rows, classes])?;
-        let places = self.broadcast(places, &[rows, classes])?;
+        self.at_place(index, &[rows, classes])
+    }
+
+    /// 1 where the last dimension's place is the index `[…, 1]`, else 0.
+    pub(crate) fn at_place(&mut self, index: Value, shape: &[usize]) -> Result<Value, Refusal> {
+        let length = shape.last().copied().unwrap_or(1) as i64;
+        let places = self.constant("places", Tensor::row((0..length).collect()), 0)?;
+        let places = self.broadcast(places, shape)?;
+        let index = self.broadcast(index, shape)?;
         self.equal(index, places)
     }
 }

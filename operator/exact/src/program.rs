@@ -267,12 +267,8 @@ impl Program {
             let node = &graph.nodes[*result];
             let refuse =
                 |why| Refusal::Node { list, node: *result, op: node.op.name(), shape: node.shape.clone(), why };
-            if (&node.shape, node.width) != (&declared.shape, declared.width) {
-                let bits = declared.width.bits();
-                return Err(refuse(format!(
-                    "state `{}` has shape {:?} and {bits} bits",
-                    declared.name, declared.shape
-                )));
+            if node.shape != declared.shape {
+                return Err(refuse(format!("state `{}` has shape {:?}", declared.name, declared.shape)));
             }
             let values = ranges[*result].values;
             if !declared.interval().contains(values) {

@@ -74,6 +74,9 @@ fn forward(net: &Net, entry: &Entry, known: &Reals) -> Vec<f64> {
         Rule::Relu => each(&|x| x.max(0.0)),
         Rule::Round => of(0).clone(),
         Rule::Root => each(&f64::sqrt),
+        Rule::Max => {
+            of(0).chunks(row_length(&shape(0))).map(|row| row.iter().copied().fold(f64::MIN, f64::max)).collect()
+        }
         Rule::Sum => of(0).chunks(row_length(&shape(0))).map(|row| row.iter().sum()).collect(),
         Rule::Table => of(1).iter().map(|x| (-x).exp()).collect(),
         Rule::Softmax => {
@@ -235,6 +238,7 @@ fn cases() -> Vec<(&'static str, Case)> {
         ),
         ("root", case(&[positive(&[8])], 2e-2, |n, x| n.root(x[0]).unwrap())),
         ("sum", case(&[any(&[2, 7])], SMALL, |n, x| n.sum(x[0]).unwrap())),
+        ("max", case(&[any(&[3, 5])], SMALL, |n, x| n.max(x[0]).unwrap())),
         (
             "table",
             case(&[(&[6], 12, 0, 4 << 12)], SMALL, |n, x| {
@@ -258,7 +262,7 @@ fn every_rule_has_a_case_is_right_and_is_found_out_when_wrong() {
             assert!(wrong > 1.0, "{name}: the mutant is within the tolerance");
         }
     }
-    assert_eq!(seen.len(), 19, "the rules of `Rule`");
+    assert_eq!(seen.len(), 20, "the rules of `Rule`");
 }
 
 /// Layers on layers: a normalisation, a product, a softmax; the rules together.

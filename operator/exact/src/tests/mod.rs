@@ -4,6 +4,7 @@ mod gradients;
 mod maps;
 mod programs;
 mod random;
+mod training;
 
 use std::sync::Arc;
 

@@ -22,7 +22,6 @@ fn toy() -> Program {
     let middle = init.constant("middle", tensor(&[2, 3], &[512; 6])).unwrap();
     let centred = init.push(Op::Sub, &[drawn, middle]).unwrap();
     let first = init.push(Op::Clamp { low: -(1 << 20), high: 1 << 20 }, &[centred]).unwrap();
-    let first = widen(&mut init, first);
     let program = init.finish(&[first]);
 
     let mut step = Builder::new(program, List::Step);
@@ -43,16 +42,6 @@ fn toy() -> Program {
     let weights = evaluate.state(0).unwrap();
     let largest = evaluate.push(Op::Max, &[weights]).unwrap();
     evaluate.finish(&[largest])
-}
-
-/// The declared width of the state, whatever the first values would fit into: a constant of the full range is added
-/// and taken away again.
-fn widen(builder: &mut Builder, id: Id) -> Id {
-    let shape = builder.shape(id).to_vec();
-    let far = builder.constant("far", tensor(&shape, &vec![1 << 19; shape.iter().product()])).unwrap();
-    let zero = builder.constant("zero", tensor(&shape, &vec![0; shape.iter().product()])).unwrap();
-    let chosen = builder.push(Op::Less, &[far, zero]).unwrap();
-    builder.push(Op::Select, &[chosen, far, id]).unwrap()
 }
 
 #[test]

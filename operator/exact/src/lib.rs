@@ -20,6 +20,7 @@ pub mod optim;
 pub mod program;
 pub mod range;
 pub mod recipe;
+mod rows;
 pub mod tensor;
 
 #[cfg(test)]

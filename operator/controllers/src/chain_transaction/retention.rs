@@ -1,10 +1,10 @@
-//! Which finished goals can go: the newest are kept, of the rest what may still be asked about. Pure.
+//! Which goals can go: of those that are over the newest are kept, of the rest what may still be asked about. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use freehold_api::ChainTransaction;
 use freehold_api::transaction::TransactionState;
+use freehold_api::{ChainTransaction, Goal};
 use freehold_chain::view::ChainView;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -14,6 +14,8 @@ use crate::goals;
 
 /// Seconds that a finished goal is kept for, if its order lives on or it came to nothing.
 const LIFE: i64 = 24 * 3600;
+/// Seconds that a goal waits for an order that is not on the chain. If it comes back after all, it is asked for anew.
+const LOST: i64 = 3_600;
 /// Finished goals of an account that are kept whatever became of them. With those of some fifty live orders, or what a
 /// few blocks can add before the next look, an account has no more than 200.
 const KEEP: usize = 150;
@@ -37,7 +39,24 @@ pub fn expired(
         let life = if is_done_with(object, view) { period } else { LIFE.max(period) };
         born(object) < now.as_second().saturating_sub(life)
     };
-    finished.into_iter().skip(KEEP).filter(goes).map(|object| object.name_any()).collect()
+    let lost = |object: &&Arc<ChainTransaction>| {
+        let free = !held.contains(&object.name_any()) && is_lost(object, view);
+        free && born(object) < now.as_second().saturating_sub(LOST)
+    };
+    let gone = finished.into_iter().skip(KEEP).filter(goes).chain(objects.iter().filter(lost));
+    gone.map(|object| object.name_any()).collect()
+}
+
+/// Nothing was signed for it, and a reorganisation took the order that it is about.
+fn is_lost(object: &ChainTransaction, view: &ChainView) -> bool {
+    let status = object.status.as_ref();
+    let unsigned = status.is_none_or(|status| status.nonce.is_none() && status.hashes.is_empty());
+    let places = matches!(object.spec.goal, Goal::PlaceOrder { .. });
+    let gone = |id| view.order(&id).is_none() && view.confirmed_order(&id).is_none();
+    goals::state(object) == TransactionState::Pending
+        && unsigned
+        && !places
+        && goal_order(&object.spec.goal).is_some_and(gone)
 }
 
 /// Reached, and its order, if it has one, is settled at confirmed depth. An order that the view has forgotten was
@@ -52,7 +71,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use freehold_api::Goal;
     use freehold_api::transaction::{ChainTransactionSpec, ChainTransactionStatus};
     use freehold_chain::view::Snapshot;
     use freehold_core::order::{Order, OrderSlot, OrderState};
@@ -120,6 +138,21 @@ mod tests {
         let mut objects = newest(KEEP);
         objects.push(object);
         assert_eq!(gone(&objects, 0, LIFE - 1), if goes { vec![name] } else { vec![] });
+    }
+
+    #[rstest]
+    #[case::its_order_is_gone(about(FORGOTTEN, "g", 0, TransactionState::Pending), true)]
+    #[case::its_order_lives(about(LIVE, "g", 0, TransactionState::Pending), false)]
+    #[case::it_was_sent(about(FORGOTTEN, "g", 0, TransactionState::Submitted), false)]
+    #[case::it_holds_a_nonce(about(FORGOTTEN, "held", 0, TransactionState::Pending), false)]
+    #[case::it_has_no_order(of("g", 0, TransactionState::Pending, Goal::Void { nonce: 1 }), false)]
+    #[case::it_places_the_order(of("g", 0, TransactionState::Pending, Goal::PlaceOrder {
+        order_id: B256::repeat_byte(FORGOTTEN).to_string().into(), order: "stored".into(),
+    }), false)]
+    fn after_an_hour_an_open_goal_goes_if(#[case] object: Arc<ChainTransaction>, #[case] goes: bool) {
+        let name = object.name_any();
+        assert!(gone(std::slice::from_ref(&object), 0, LOST).is_empty(), "the order may come back");
+        assert_eq!(gone(&[object], 0, LOST + 1), if goes { vec![name] } else { vec![] });
     }
 
     #[test]

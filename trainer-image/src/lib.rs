@@ -21,6 +21,8 @@ pub mod error;
 #[cfg(feature = "torch")]
 pub mod evaluate;
 pub mod evaluation;
+#[cfg(feature = "torch")]
+pub mod exact;
 pub mod files;
 #[cfg(feature = "torch")]
 pub mod infer;

@@ -114,6 +114,16 @@ pub struct Ranges {
     pub evaluate: Vec<Range>,
 }
 
+impl Ranges {
+    pub fn of(&self, list: List) -> &[Range] {
+        match list {
+            List::Init => &self.init,
+            List::Step => &self.step,
+            List::Evaluate => &self.evaluate,
+        }
+    }
+}
+
 impl Program {
     pub fn list(&self, list: List) -> &Graph {
         match list {

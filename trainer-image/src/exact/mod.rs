@@ -1,0 +1,5 @@
+//! Exact programs on libtorch. What a program means is defined by `freehold_exact`; here it is computed, fast, to the same
+//! bits.
+
+pub mod machine;
+pub mod units;

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use freehold_api::provider::GpuNode;
 use freehold_node_agent::health::Health;
 use freehold_node_agent::inventory::{self, PluginMode, Seen};
+use freehold_node_agent::isolation::Isolation;
 use freehold_node_agent::nvml::{Device, Inventory, Slice};
 use freehold_node_agent::plugin::PluginState;
 use freehold_node_agent::pod_resources::Allocations;
@@ -44,6 +45,7 @@ pub fn nvml(data: &[u8]) {
         allocations: Ok(&allocations),
         mode: PluginMode::Builtin,
         plugin: &PluginState::Registered,
+        isolation: &Isolation::Verified,
     };
     let (status, _) = inventory::status(&seen);
     assert!(status.free.unwrap_or_default() <= status.total.unwrap_or_default());

@@ -15,6 +15,8 @@ pub const MAX_INPUTS: usize = 16;
 pub const MAX_GPUS: u32 = 16;
 /// Largest size that an input may claim, in bytes.
 pub const MAX_INPUT_SIZE: u64 = 1_000_000_000_000_000;
+/// Most of anything that a task may ask for: bytes, thousandths of a core.
+pub const MAX_ASKED: u64 = 1_000_000_000_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,7 +151,7 @@ impl OrderSpec {
         let SpecResources { cpu_millis, memory, disk, gpu } = &self.resources;
         let gpu_memory = gpu.as_ref().map_or(0, |gpu| gpu.memory);
         let most = *[*cpu_millis, *memory, *disk, gpu_memory].iter().max().unwrap_or(&0);
-        if most > MAX_INPUT_SIZE {
+        if most > MAX_ASKED {
             // JSON's numbers would not carry it: printed again, it would be another.
             return unusable("resources", &most.to_string(), "may ask for at most 10^15 of anything");
         }

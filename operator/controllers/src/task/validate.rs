@@ -8,7 +8,7 @@ use freehold_api::conditions::{Claim, types};
 use freehold_api::recipe::Recipe;
 use freehold_api::task::{Class, OutputFormat, Resources, Source};
 use freehold_core::money::{Amount, Rate, mul_div};
-use freehold_core::spec::{SpecGpu, SpecRequirements, SpecResources};
+use freehold_core::spec::{MAX_ASKED, SpecGpu, SpecRequirements, SpecResources};
 use freehold_core::{Address, units};
 
 use super::kind::{TaskSpecView, Workload};
@@ -278,16 +278,19 @@ fn predictions(format: OutputFormat) -> &'static str {
 }
 
 fn resources(asked: &Resources) -> Result<SpecResources, Claim> {
-    let bytes = |field: &str, text: &str| {
-        units::units(text)
-            .filter(|n| *n > 0)
-            .ok_or_else(|| invalid(format!("resources.{field} `{text}` is no positive quantity such as 4Gi.")))
+    // Beyond, no provider would take the order.
+    let bytes = |field: &str, text: &str| match units::units(text) {
+        Some(n) if n > MAX_ASKED => {
+            Err(invalid(format!("resources.{field} `{text}` is more than anybody has: ask for at most 10^15 bytes.")))
+        }
+        Some(n) if n > 0 => Ok(n),
+        _ => Err(invalid(format!("resources.{field} `{text}` is no positive quantity such as 4Gi."))),
     };
     let cpu = asked.cpu.as_str();
     let cpu_millis = units::millis(cpu)
         .and_then(|m| u64::try_from(m).ok())
-        .filter(|m| *m > 0)
-        .ok_or_else(|| invalid(format!("resources.cpu `{cpu}` is no positive quantity such as 2 or 500m.")))?;
+        .filter(|m| (1..=MAX_ASKED).contains(m))
+        .ok_or_else(|| invalid(format!("resources.cpu `{cpu}` is no possible quantity such as 2 or 500m.")))?;
     let gpu = match &asked.gpu {
         None => None,
         Some(gpu) => {

@@ -40,19 +40,19 @@ impl Unit {
         }
     }
 
-    /// A `[…, M, K]` by B `[…, N, K]`, both of whole numbers in f64, and so the result.
-    pub fn product(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::F64 => a.f_matmul(&b.f_transpose(-2, -1)?)?,
-            Self::F32 => {
-                let (a, b) = (a.f_to_kind(Kind::Float)?, b.f_to_kind(Kind::Float)?);
-                a.f_matmul(&b.f_transpose(-2, -1)?)?.f_to_kind(Kind::Double)?
-            }
-            Self::Int8 => {
-                let (a, b) = (a.f_to_kind(Kind::Int8)?, b.f_to_kind(Kind::Int8)?);
-                a.f_internal_int_mm(&b.f_transpose(0, 1)?)?.f_to_kind(Kind::Double)?
-            }
-        })
+    /// A `[…, M, K]` by B `[…, N, K]`, of whole numbers in floats, and so the result.
+    pub fn product(self, a: &Tensor, b: &Tensor, kept: Kind) -> Result<Tensor> {
+        let within = match self {
+            Self::F64 => Kind::Double,
+            Self::F32 => Kind::Float,
+            Self::Int8 => Kind::Int8,
+        };
+        let (a, b) = (a.f_to_kind(within)?, b.f_to_kind(within)?);
+        let product = match self {
+            Self::F64 | Self::F32 => a.f_matmul(&b.f_transpose(-2, -1)?)?,
+            Self::Int8 => a.f_internal_int_mm(&b.f_transpose(0, 1)?)?,
+        };
+        Ok(product.f_to_kind(kept)?)
     }
 }
 
@@ -116,7 +116,7 @@ fn probe(unit: Unit, device: Device) -> Result<bool> {
                 let shape = [rows as i64, k as i64];
                 Ok(Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(device)?.f_to_kind(Kind::Double)?)
             };
-            let found = unit.product(&side(&a, m)?, &side(&b, n)?)?;
+            let found = unit.product(&side(&a, m)?, &side(&b, n)?, Kind::Double)?;
             let found = found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Int64)?.f_reshape([-1])?;
             if Vec::<i64>::try_from(found)? != expected {
                 return Ok(false);

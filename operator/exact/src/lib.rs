@@ -22,6 +22,7 @@ pub mod range;
 pub mod recipe;
 mod rows;
 pub mod tensor;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

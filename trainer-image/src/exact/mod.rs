@@ -2,4 +2,5 @@
 //! bits.
 
 pub mod machine;
+pub mod recipe;
 pub mod units;

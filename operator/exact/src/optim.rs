@@ -45,7 +45,7 @@ pub fn bound(bits: u32) -> i64 {
 /// Tables over the steps, looked up at this one.
 pub struct Rates {
     rate: Value,
-    /// Rate times decay.
+    /// Of AdamW: rate times decay, which is apart from the gradient.
     decay: Value,
     /// Of AdamW: how both moments are corrected for having begun at 0, together.
     correction: Value,
@@ -58,7 +58,8 @@ pub fn rates(net: &mut Net, recipe: &Recipe, step: Value, parts: i128) -> Result
         fixed::times(recipe.rate.fixed(), share)
     };
     let decay = match recipe.optimizer {
-        Optimizer::Sgd { decay, .. } | Optimizer::AdamW { decay, .. } => decay.fixed(),
+        Optimizer::Sgd { .. } => 0,
+        Optimizer::AdamW { decay, .. } => decay.fixed(),
     };
     // Only SGD's step is as long as the gradient is.
     let whole = match recipe.optimizer {
@@ -98,7 +99,11 @@ pub fn step(
     let mut spread = |value: Value| net.broadcast(value, &shape);
     let (rate, decay, correction) = (spread(rates.rate)?, spread(rates.decay)?, spread(rates.correction)?);
     let (update, after) = match optimizer {
-        Optimizer::Sgd { momentum, .. } => {
+        Optimizer::Sgd { momentum, decay } => {
+            let decay = net.filled(fixed::rounded(decay.fixed(), GRADIENT.unsigned_abs()), &shape, GRADIENT)?;
+            let pull = net.mul(parameter, decay)?;
+            let pull = net.round(pull, GRADIENT)?;
+            let gradient = net.add(gradient, pull)?;
             let gradient = net.keep(gradient, 24)?;
             let velocity = velocity(net, momentum.fixed(), before[0], gradient)?;
             (velocity, vec![velocity])

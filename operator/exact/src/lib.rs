@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod commit;
+pub mod descriptor;
 pub mod draw;
 pub mod element;
 pub mod fixed;

@@ -40,7 +40,8 @@ library ExactOps {
     /// @notice floor of the square root, by Newton's method from above.
     function isqrt(int256 x) internal pure returns (int256) {
         if (x < 0) revert ILeafCourt.LeafCourt_Root(x);
-        // x < 2^63, so its root is below this.
+        if (x == 0) return 0;
+        // x < 2^63, so its root is below this, and above 0.
         int256 root = 1 << 32;
         while (true) {
             int256 next = (root + x / root) / 2;

@@ -14,7 +14,7 @@ struct Cover {
     uint256 first;
     uint256 count;
     /// @dev The pixel with the padding before it.
-    uint256 at;
+    uint256 pixel;
     /// @dev Windows along the side.
     uint256 places;
 }
@@ -119,17 +119,21 @@ library IndexMaps {
             uint256 row = rows.first + i / columns.count;
             uint256 column = columns.first + i % columns.count;
             uint256 window = (place / image[1] * rows.places + row) * columns.places + column;
-            uint256 term = (place % image[1] * w.high + rows.at - row * w.stride) * w.wide;
-            found[i] = window * image[1] * w.high * w.wide + term + columns.at - column * w.stride;
+            uint256 term = (place % image[1] * w.high + rows.pixel - row * w.stride) * w.wide;
+            found[i] = window * image[1] * w.high * w.wide + term + columns.pixel - column * w.stride;
         }
     }
 
-    /// @dev The windows that cover the pixel at `at` of a side of this length.
-    function covering(Window memory w, uint256 at, uint256 side, uint256 kernel) private pure returns (Cover memory c) {
-        c.at = at + w.padding;
+    /// @dev The windows that cover the pixel with number `index` of a side of this length.
+    function covering(Window memory w, uint256 index, uint256 side, uint256 kernel)
+        private
+        pure
+        returns (Cover memory c)
+    {
+        c.pixel = index + w.padding;
         c.places = places(w, side, kernel);
-        c.first = c.at < kernel ? 0 : (c.at - kernel) / w.stride + 1;
-        uint256 end = c.at / w.stride + 1;
+        c.first = c.pixel < kernel ? 0 : (c.pixel - kernel) / w.stride + 1;
+        uint256 end = c.pixel / w.stride + 1;
         if (end > c.places) end = c.places;
         if (end > c.first) c.count = end - c.first;
     }

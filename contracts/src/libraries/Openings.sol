@@ -13,7 +13,7 @@ struct Position {
     /// @dev Bytes of the leaf's chunk.
     uint256 size;
     /// @dev Which element of the chunk it is.
-    uint256 at;
+    uint256 item;
 }
 
 /// @title Openings
@@ -56,11 +56,11 @@ library Openings {
         pure
         returns (int256 found)
     {
-        uint256 at = chunk(root, form, place, o);
+        uint256 item = chunk(root, form, place, o);
         uint256 size = form.bits / 8;
         uint256 bits = 0;
         for (uint256 i = size; i > 0; --i) {
-            bits = bits << 8 | uint8(o.chunk[at * size + i - 1]);
+            bits = bits << 8 | uint8(o.chunk[item * size + i - 1]);
         }
         // The sign bit goes to the top and comes down again with its copies behind it.
         uint256 unused = 256 - form.bits;
@@ -86,7 +86,7 @@ library Openings {
         if (o.chunk.length != p.size) revert ILeafCourt.LeafCourt_ChunkLength(o.chunk.length, p.size);
         bytes32 computed = bind(form, climb(sha256(bytes.concat(LEAF, o.chunk)), p.leaf, p.leaves, o.path));
         if (computed != root) revert ILeafCourt.LeafCourt_RootMismatch(root, computed);
-        return p.at;
+        return p.item;
     }
 
     /// @notice Where the element at `place` is.
@@ -101,7 +101,7 @@ library Openings {
         // The last chunk of a row has what is left.
         uint256 left = length - which * part;
         p.size = (left < part ? left : part) * (form.bits / 8);
-        p.at = place % length % part;
+        p.item = place % length % part;
         p.leaf = place / length * parts + which;
         p.leaves = count / length * parts;
     }

@@ -54,7 +54,7 @@ library Rows {
     }
 
     /// @notice The element at `index`, which is below the length.
-    function at(Row memory row, uint256 index) internal pure returns (int256 value) {
+    function item(Row memory row, uint256 index) internal pure returns (int256 value) {
         (uint256 first, uint256 size) = (row.first, row.size);
         // A load at a byte's address.
         assembly ("memory-safe") {
@@ -67,7 +67,7 @@ library Rows {
         (uint256 l, uint256 leftSize) = (left.first, left.size);
         (uint256 r, uint256 rightSize) = (right.first, right.size);
         uint256 end = l + left.length * leftSize;
-        // The loop that decides what a dispute costs: four terms a turn take half of what `at` takes. Behind the rows are
+        // The loop that decides what a dispute costs: four terms a turn take half of what `item` takes. Behind the rows are
         // zeros, so terms that are too many at the end add nothing.
         assembly ("memory-safe") {
             let a := sub(leftSize, 1)
@@ -92,7 +92,7 @@ library Rows {
     function sum(Row memory row) internal pure returns (int256 total) {
         unchecked {
             for (uint256 i = 0; i < row.length; ++i) {
-                total += at(row, i);
+                total += item(row, i);
             }
         }
     }
@@ -100,9 +100,9 @@ library Rows {
     /// @notice The largest element and the first place that has it.
     function largest(Row memory row) internal pure returns (int256 value, uint256 index) {
         unchecked {
-            value = at(row, 0);
+            value = item(row, 0);
             for (uint256 i = 1; i < row.length; ++i) {
-                int256 other = at(row, i);
+                int256 other = item(row, i);
                 if (other > value) (value, index) = (other, i);
             }
         }
@@ -112,7 +112,7 @@ library Rows {
     function magnitude(Row memory row) internal pure returns (uint256 most) {
         unchecked {
             for (uint256 i = 0; i < row.length; ++i) {
-                int256 value = at(row, i);
+                int256 value = item(row, i);
                 uint256 size = uint256(value < 0 ? -value : value);
                 if (size > most) most = size;
             }

@@ -19,17 +19,17 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @inheritdoc ILeafCourt
-    function element(Case calldata c) external pure returns (int256 value) {
+    function element(Case calldata c) external view returns (int256 value) {
         (value,) = _computed(c);
     }
 
     /// @inheritdoc ILeafCourt
-    function judge(Case calldata c, bytes32 root, Opening calldata claim) external pure returns (bool right) {
+    function judge(Case calldata c, bytes32 root, Opening calldata claim) external view returns (bool right) {
         (int256 value, Desk memory desk) = _computed(c);
         return value == Openings.value(root, desk.node.result, c.place, claim);
     }
 
-    function _computed(Case calldata c) private pure returns (int256 value, Desk memory desk) {
+    function _computed(Case calldata c) private view returns (int256 value, Desk memory desk) {
         desk.node = Openings.node(c);
         if (desk.node.op > uint8(type(Op).max)) revert LeafCourt_OperatorUnknown(desk.node.op);
         uint256 count = Openings.elements(desk.node.result.shape);
@@ -43,7 +43,7 @@ contract LeafCourt is ILeafCourt {
 
     // ------------------------------------------------------------------------------------------------- rules
 
-    function _element(Case calldata c, Desk memory desk, Op op) private pure returns (int256) {
+    function _element(Case calldata c, Desk memory desk, Op op) private view returns (int256) {
         if (op <= Op.Step || op >= Op.Sample) return _source(c, desk, op);
         if (op == Op.Matmul) return _matmul(c, desk);
         if (op <= Op.Im2col) return _mapped(c, desk, op);
@@ -54,7 +54,7 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @dev Operators without operands.
-    function _source(Case calldata c, Desk memory desk, Op op) private pure returns (int256) {
+    function _source(Case calldata c, Desk memory desk, Op op) private view returns (int256) {
         Node memory node = desk.node;
         if (op == Op.Step) return int256(uint256(c.step));
         if (op == Op.Sample) return ExactOps.sample(c.seed, c.step, c.place, uint256(node.attributes[0]));
@@ -67,7 +67,7 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @dev A row of the left operand, and one of the right operand of the same batch.
-    function _matmul(Case calldata c, Desk memory desk) private pure returns (int256) {
+    function _matmul(Case calldata c, Desk memory desk) private view returns (int256) {
         uint64[] memory shape = desk.node.result.shape;
         (uint256 rows, uint256 columns) = (shape[shape.length - 2], shape[shape.length - 1]);
         Row memory left = _row(c, desk, 0, c.place / columns);
@@ -76,7 +76,7 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @dev The element of the operand that an index map names, or 0.
-    function _mapped(Case calldata c, Desk memory desk, Op op) private pure returns (int256) {
+    function _mapped(Case calldata c, Desk memory desk, Op op) private view returns (int256) {
         Node memory node = desk.node;
         (uint64[] memory from, uint64[] memory to) = (node.forms[0].shape, node.result.shape);
         int256[] memory given = node.attributes;
@@ -90,7 +90,7 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @dev The sum of all elements that im2col takes from this pixel.
-    function _col2im(Case calldata c, Desk memory desk) private pure returns (int256 sum) {
+    function _col2im(Case calldata c, Desk memory desk) private view returns (int256 sum) {
         Window memory window = _window(desk.node.attributes);
         uint256[] memory places = IndexMaps.takers(window, desk.node.result.shape, c.place);
         for (uint256 i = 0; i < places.length; ++i) {
@@ -98,7 +98,7 @@ contract LeafCourt is ILeafCourt {
         }
     }
 
-    function _ofRow(Case calldata c, Desk memory desk, Op op) private pure returns (int256) {
+    function _ofRow(Case calldata c, Desk memory desk, Op op) private view returns (int256) {
         Row memory row = _row(c, desk, 0, c.place);
         if (op == Op.Sum) return Rows.sum(row);
         if (op == Op.Rowexp) return ExactOps.exponent(Rows.magnitude(row));
@@ -107,7 +107,7 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @dev What is read, or how, depends on another element.
-    function _byAnother(Case calldata c, Desk memory desk, Op op) private pure returns (int256) {
+    function _byAnother(Case calldata c, Desk memory desk, Op op) private view returns (int256) {
         uint64[] memory shape = desk.node.forms[0].shape;
         if (op == Op.Select) return _read(c, desk, _read(c, desk, 0, c.place) != 0 ? 1 : 2, c.place);
         if (op == Op.Quant) {
@@ -121,7 +121,7 @@ contract LeafCourt is ILeafCourt {
     }
 
     /// @dev Of the elements at the same place of one operand or two.
-    function _byPlace(Case calldata c, Desk memory desk, Op op) private pure returns (int256) {
+    function _byPlace(Case calldata c, Desk memory desk, Op op) private view returns (int256) {
         int256[] memory given = desk.node.attributes;
         int256 x = _read(c, desk, 0, c.place);
         if (op == Op.Clamp) return ExactOps.clamp(x, given[0], given[1]);
@@ -142,16 +142,16 @@ contract LeafCourt is ILeafCourt {
     // ------------------------------------------------------------------------------------------------ reading
 
     /// @dev The element at `place` of an operand, by the next opening.
-    function _read(Case calldata c, Desk memory desk, uint256 operand, uint256 place) private pure returns (int256) {
+    function _read(Case calldata c, Desk memory desk, uint256 operand, uint256 place) private view returns (int256) {
         return Openings.value(c.roots[operand], desk.node.forms[operand], place, _opening(c, desk));
     }
 
     /// @dev The row with number `index` of an operand, by the next opening.
-    function _row(Case calldata c, Desk memory desk, uint256 operand, uint256 index) private pure returns (Row memory) {
+    function _row(Case calldata c, Desk memory desk, uint256 operand, uint256 index) private view returns (Row memory) {
         return Openings.row(c.roots[operand], desk.node.forms[operand], index, _opening(c, desk));
     }
 
-    function _opening(Case calldata c, Desk memory desk) private pure returns (Opening calldata) {
+    function _opening(Case calldata c, Desk memory desk) private view returns (Opening calldata) {
         uint256 next = desk.next++;
         if (next >= c.openings.length) revert LeafCourt_OpeningsCount(c.openings.length, next + 1);
         return c.openings[next];

@@ -58,9 +58,9 @@ interface ILeafCourt {
     // -------------------------------------------------------------------------------------------------- calls
 
     /// @notice The element at `c.place` of the result of node `c.number` of list `c.list`.
-    function element(Case calldata c) external pure returns (int256 value);
+    function element(Case calldata c) external view returns (int256 value);
 
     /// @notice Whether the result with root `root` has that element. `claim` opens its chunk.
     /// @dev A result that was computed rightly is found right, whatever the width it is written in.
-    function judge(Case calldata c, bytes32 root, Opening calldata claim) external pure returns (bool right);
+    function judge(Case calldata c, bytes32 root, Opening calldata claim) external view returns (bool right);
 }

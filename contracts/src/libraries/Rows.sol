@@ -74,17 +74,19 @@ library Rows {
             let b := sub(rightSize, 1)
             for {} lt(l, end) {} {
                 total := add(total, mul(signextend(a, mload(l)), signextend(b, mload(r))))
-                l := add(l, leftSize)
-                r := add(r, rightSize)
+                total := add(
+                    total,
+                    mul(signextend(a, mload(add(l, leftSize))), signextend(b, mload(add(r, rightSize))))
+                )
+                l := add(l, shl(1, leftSize))
+                r := add(r, shl(1, rightSize))
                 total := add(total, mul(signextend(a, mload(l)), signextend(b, mload(r))))
-                l := add(l, leftSize)
-                r := add(r, rightSize)
-                total := add(total, mul(signextend(a, mload(l)), signextend(b, mload(r))))
-                l := add(l, leftSize)
-                r := add(r, rightSize)
-                total := add(total, mul(signextend(a, mload(l)), signextend(b, mload(r))))
-                l := add(l, leftSize)
-                r := add(r, rightSize)
+                total := add(
+                    total,
+                    mul(signextend(a, mload(add(l, leftSize))), signextend(b, mload(add(r, rightSize))))
+                )
+                l := add(l, shl(1, leftSize))
+                r := add(r, shl(1, rightSize))
             }
         }
     }

@@ -177,6 +177,22 @@ contract LeafCourtRulesTest is CourtTest {
         }
     }
 
+    /// @dev The ends of a byte in every term: nothing reaches from one sum into another.
+    function test_Matmul_EndsOfBytes() external view {
+        int256[2] memory ends = [int256(-128), 127];
+        for (uint256 i = 0; i < 4; ++i) {
+            Tensor memory x = tensor(8, ints(1, 1024), new int256[](1024));
+            Tensor memory y = tensor(8, ints(1, 1024), new int256[](1024));
+            for (uint256 k = 0; k < 1024; ++k) {
+                (x.values[k], y.values[k]) = (ends[i / 2], ends[i % 2]);
+            }
+            Case memory c = caseOf(Op.Matmul, ints(), all(x, y), form(32, ints(1, 1)), 0);
+            show(c, open(x, 0));
+            show(c, open(y, 0));
+            vm.assertEq(court.element(c), 1024 * ends[i / 2] * ends[i % 2], "dot product");
+        }
+    }
+
     /// @dev Every width with every other, lengths that fill no word, values of either sign.
     function testFuzz_Matmul(uint256 seed, uint8 left, uint8 right, uint256 length) external view {
         length = bound(length, 1, 70);

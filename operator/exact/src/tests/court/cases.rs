@@ -64,7 +64,8 @@ impl Case {
     /// Half of the cases are operators of random programs, the other half each operator in turn.
     pub(crate) fn roll(dice: &mut Dice, number: u64) -> Self {
         let context = Context { seed: dice.bytes(), step: dice.below(9) as u32 };
-        let (program, list, state, data) = if number % 2 == 0 {
+        let is_alone = number.is_multiple_of(2);
+        let (program, list, state, data) = if is_alone {
             let which = (number / 2) as usize % OPERATORS;
             std::iter::repeat_with(|| one(which, dice)).find_map(Result::ok).expect("one that is not refused")
         } else {
@@ -79,7 +80,7 @@ impl Case {
         for (at, node) in program.list(list).nodes.iter().enumerate() {
             by_name.entry(node.op.name()).or_default().push(at);
         }
-        let node = if number % 2 == 0 {
+        let node = if is_alone {
             program.list(list).nodes.len() - 1
         } else {
             let of_name = by_name.values().nth(dice.below(by_name.len())).expect("an operator");

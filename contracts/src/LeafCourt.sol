@@ -151,7 +151,7 @@ contract LeafCourt is ILeafCourt {
         return Openings.row(c.roots[operand], desk.node.forms[operand], index, _opening(c, desk));
     }
 
-    function _opening(Case calldata c, Desk memory desk) private view returns (Opening calldata) {
+    function _opening(Case calldata c, Desk memory desk) private pure returns (Opening calldata) {
         uint256 next = desk.next++;
         if (next >= c.openings.length) revert LeafCourt_OpeningsCount(c.openings.length, next + 1);
         return c.openings[next];

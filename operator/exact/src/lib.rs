@@ -3,11 +3,13 @@
 //! representable, do not.
 //!
 //! `op` lists the operators, `element` says what each means, `interpret` computes by that definition, `range` proves that
-//! nothing overflows whatever the data are, `commit` makes roots of what was computed and opens them. No I/O.
+//! nothing overflows whatever the data are, `commit` makes roots of what was computed and opens them, `descriptor`
+//! does so with the program itself. No I/O.
 
 pub mod build;
 pub mod commit;
 pub mod compile;
+pub mod descriptor;
 pub mod draw;
 pub mod element;
 pub mod fixed;

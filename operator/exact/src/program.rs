@@ -2,9 +2,9 @@
 
 use alloy_primitives::B256;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::commit;
+use crate::descriptor;
 use crate::op::{self, MAX_ELEMENTS, MAX_RANK, Op};
 use crate::range::{self, Range};
 use crate::tensor::{Interval, LIMIT, Tensor, Width};
@@ -141,12 +141,12 @@ impl Program {
         }
     }
 
-    /// SHA-256 of the program's RFC 8785 JSON, in which constants stand as their roots.
-    pub fn id(&self) -> Result<B256, serde_json::Error> {
-        let bytes = serde_json_canonicalizer::to_vec(&self.encoded())?;
-        Ok(B256::from_slice(&Sha256::digest(bytes)))
+    /// The root of the program's tree: a contract can open any operator of it.
+    pub fn id(&self) -> B256 {
+        descriptor::id(self)
     }
 
+    /// For people to read.
     pub fn encoded(&self) -> Encoded<'_> {
         let constants = self.constants.iter().map(|constant| EncodedConstant {
             name: &constant.name,
@@ -322,7 +322,7 @@ fn held(values: Interval, width: Width) -> Result<(), String> {
     Ok(())
 }
 
-/// As it is hashed and shown.
+/// As it is shown: constants stand as their roots.
 #[derive(Debug, Serialize)]
 pub struct Encoded<'a> {
     version: u32,

@@ -1,4 +1,5 @@
 mod commit;
+mod court;
 mod elements;
 mod gradients;
 mod maps;

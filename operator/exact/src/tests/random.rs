@@ -9,8 +9,8 @@ use crate::op::Window;
 use crate::program::Refusal;
 
 /// Choices that a program is made of, drawn one after another.
-struct Choices {
-    left: Vec<u32>,
+pub(super) struct Choices {
+    pub left: Vec<u32>,
 }
 
 impl Choices {
@@ -34,7 +34,7 @@ fn choose(choices: &mut Choices, builder: &Builder, nodes: &[Id]) -> (Op, Vec<Id
         stride: 1 + choices.next(2),
         padding: choices.next(2),
     };
-    match choices.next(31) {
+    match choices.next(33) {
         0 => (Op::Add, vec![x, y], None),
         1 => (Op::Sub, vec![x, y], None),
         2 => (Op::Mul, vec![x, y], None),
@@ -83,12 +83,13 @@ fn choose(choices: &mut Choices, builder: &Builder, nodes: &[Id]) -> (Op, Vec<Id
             let fits = nodes.iter().rev().find(|id| columns.as_deref() == Some(builder.shape(**id)));
             (Op::Col2im(window), vec![*fits.unwrap_or(&x)], Some(vec![1, 1, 3, 3]))
         }
+        31 => (Op::Sample { rows: 1 + choices.next(1 << 20) as u64 }, vec![], Some(vec![1 + choices.next(4)])),
         _ => (Op::Random { stream: 1, bits: 1 + choices.next(32) as u8 }, vec![], Some(vec![1 + choices.next(4)])),
     }
 }
 
 /// A program of what was not refused, and the refusals.
-fn program(mut choices: Choices) -> (Program, Vec<Refusal>) {
+pub(super) fn program(mut choices: Choices) -> (Program, Vec<Refusal>) {
     let widths = [(-128, 127), (0, 255), (-(1 << 20), 1 << 20), (1, 1 << 40), (-(1 << 51), 1 << 51)];
     let shapes: [&[usize]; 5] = [&[4], &[2, 3], &[3, 3], &[1, 1, 3, 3], &[]];
     let declared = shapes.iter().map(|shape| {
@@ -117,7 +118,7 @@ fn program(mut choices: Choices) -> (Program, Vec<Refusal>) {
 }
 
 /// Data at the ends of its range, where overflows are, or anywhere in it.
-fn data(program: &Program, draws: &[u64]) -> Vec<Arc<Tensor>> {
+pub(super) fn data(program: &Program, draws: &[u64]) -> Vec<Arc<Tensor>> {
     let mut draws = draws.iter().copied().cycle();
     let mut value = |low: i64, high: i64| match draws.next().unwrap_or(0) {
         draw if draw % 3 == 0 => low,
@@ -178,7 +179,7 @@ fn random_programs_reach_every_operator() {
         }));
     }
     let all = "add argmax broadcast clamp col2im constant data div equal gather im2col isqrt less matmul max mul pad quant \
-               random relu reshape rowexp select shift shiftBy sign slice step sub sum table transpose";
+               random relu reshape rowexp sample select shift shiftBy sign slice step sub sum table transpose";
     assert_eq!(reached.into_iter().collect::<Vec<_>>().join(" "), all.split_whitespace().collect::<Vec<_>>().join(" "));
     assert!(causes.len() >= 15, "{causes:?}");
 }

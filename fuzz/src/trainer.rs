@@ -20,6 +20,9 @@ use crate::bytes::Bytes;
 /// Bytes that a container of the smallest size may use.
 const LIMIT: u64 = 256 << 20;
 
+/// Bytes of a table: a few hundred of a file can say the same row a thousand million times, which is neither wrong nor news.
+const TABLE: u64 = memory::RUNTIME + (16 << 20);
+
 /// A recipe that passes its checks can be reckoned with, and is printed as it is read.
 pub fn recipe(data: &[u8]) {
     let task = match Task::parse(data) {
@@ -90,7 +93,7 @@ fn written(data: &[u8]) -> PathBuf {
 
 fn table(path: &Path, wanted: &Wanted) {
     let stop = AtomicBool::new(false);
-    match read_table(path, wanted, Guard { stop: &stop, limit: Some(LIMIT) }) {
+    match read_table(path, wanted, Guard { stop: &stop, limit: Some(TABLE) }) {
         Ok(table) => whole(&table, wanted),
         Err(error) => told(&error),
     }

@@ -241,34 +241,28 @@ contract LeafCourtGasTest is CourtTest {
 
     // -------------------------------------------------------------------------------------------------- col2im
 
-    /// @dev All elements -1, so that all leaves are one. The pixel in the middle of 2k - 1 is in k windows of k.
-    function folded(uint8 bits, uint256 channels, uint256 high, uint256 broad) private view returns (Case memory c) {
-        uint256 terms = channels * high * broad;
-        Form memory columns = form(bits, ints(1, int256(high * broad), int256(terms)));
-        Form memory image = form(64, ints(1, int256(channels), int256(2 * high - 1), int256(2 * broad - 1)));
-        uint256 place = (high - 1) * (2 * broad - 1) + broad - 1;
-        c = caseAt(Op.Col2im, ints(int256(high), int256(broad), 1, 0), like(columns, 1), image, place);
-        bytes memory chunk = new bytes(terms * bits / 8);
+    /// @dev As much as a program may ask for: nine windows over a pixel, rows of 27 elements of eight bytes (32 are the limit,
+    /// no multiple of nine), 2^23 of them. All elements are -1, so that at each height of the tree all nodes are one.
+    function test_Col2im() external {
+        Form memory columns = form(64, ints(1 << 19, 16, 27));
+        Form memory image = form(64, ints(1 << 19, 3, 1, 24));
+        Case memory c = caseAt(Op.Col2im, ints(1, 9, 1, 0), like(columns, 1), image, 12);
+        bytes memory chunk = new bytes(27 * 8);
         for (uint256 i = 0; i < chunk.length; ++i) {
             chunk[i] = 0xff;
         }
-        bytes32[] memory leaves = new bytes32[](high * broad);
-        for (uint256 i = 0; i < leaves.length; ++i) {
-            leaves[i] = leafOf(chunk);
+        bytes32[] memory path = new bytes32[](23);
+        bytes32 above = leafOf(chunk);
+        for (uint256 level = 0; level < path.length; ++level) {
+            path[level] = above;
+            above = sha256(abi.encodePacked(uint8(1), above, above));
         }
-        for (uint256 i = 0; i < leaves.length; ++i) {
-            (bytes32 top, bytes32[] memory path) = treeOf(leaves, i);
-            c.roots[0] = boundTo(columns, top);
+        c.roots[0] = boundTo(columns, above);
+        for (uint256 i = 0; i < 9; ++i) {
             show(c, Opening(chunk, path));
         }
-        vm.assertEq(court.element(c), -int256(leaves.length), "one of each window");
-    }
-
-    /// @dev The one operator that opens a chunk for each of its terms: what it costs is set by the rows' length.
-    function test_Col2im() external {
-        within("col2im of 9 rows of 576 bytes", folded(32, 16, 3, 3));
-        measure("col2im of 25 rows of 400 bytes", folded(16, 8, 5, 5));
-        measure("col2im of 32 rows of 4096 bytes", folded(64, 16, 8, 4));
+        vm.assertEq(court.element(c), -9, "one of each window");
+        within("col2im of 9 rows of 27 elements", c);
     }
 
     function test_Code() external {

@@ -280,9 +280,35 @@ impl Net {
         Ok(self.record(Rule::Im2col(window), &[value], id, self.fraction(value)))
     }
 
+    /// One row of the kernel after another, each channel for itself: a pixel's element has as few and as short rows opened
+    /// for it as a court can read.
     pub(crate) fn col2im(&mut self, value: Value, window: Window, shape: &[usize]) -> Result<Value, Refusal> {
-        let id = self.builder.push_as(Op::Col2im(window), &[self.id(value)], shape)?;
-        Ok(self.hold(id, self.fraction(value)))
+        let (padding, stride) = (window.padding, window.stride);
+        let ([high, wide], [batch, channels, height, width]) =
+            (window.kernel, [shape[0], shape[1], shape[2], shape[3]]);
+        let (down, across) = (window.places(height, high).unwrap_or(0), window.places(width, wide).unwrap_or(0));
+        let (planes, positions) = (batch * channels, down * across);
+        let padded = [planes, 1, height + 2 * padding, width + 2 * padding];
+        let band = [planes, 1, (down - 1) * stride + 1, padded[3]];
+        let parts = self.reshape(value, &[batch, positions, channels, high, wide])?;
+        let parts = self.transpose(parts, &[3, 0, 2, 1, 4])?;
+        let mut image = None;
+        for row in 0..high {
+            let part = self.slice(parts, 0, row, 1)?;
+            let part = self.reshape(part, &[planes, positions, wide])?;
+            let window = Window { kernel: [1, wide], stride, padding: 0 };
+            let id = self.builder.push_as(Op::Col2im(window), &[self.id(part)], &band)?;
+            let band = self.hold(id, self.fraction(value));
+            let part = self.pad(band, 2, row, &padded)?;
+            image = Some(match image {
+                Some(image) => self.add(image, part)?,
+                None => part,
+            });
+        }
+        let image = image.unwrap_or(value);
+        let image = self.slice(image, 2, padding, height)?;
+        let image = self.slice(image, 3, padding, width)?;
+        self.reshape(image, shape)
     }
 
     pub fn gather(&mut self, rows: Value, index: Value) -> Result<Value, Refusal> {

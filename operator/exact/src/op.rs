@@ -11,7 +11,7 @@
 //! | `slice` | along a dimension, from `start` | an index map |
 //! | `pad` | along a dimension, `before` zeros in front | an index map, else 0 |
 //! | `im2col` | `[B, C, H, W]` → `[B, H'·W', C·kh·kw]` | an index map, 0 outside |
-//! | `col2im` | the transposed map of `im2col`, ≤ 32 terms | sum of those that `im2col` took from there |
+//! | `col2im` | the transposed map of `im2col`, ≤ 9 terms, rows ≤ 32 | sum of those that `im2col` took from there |
 //! | `gather` | rows `[V, …]`, index `[…]` → `[…, …]` | row of that index |
 //! | `add`, `sub`, `mul` | two of a shape | x + y, x − y, x · y |
 //! | `clamp` | – | min(max(x, low), high) |
@@ -37,8 +37,10 @@ use crate::tensor::{count, row_length};
 pub const MAX_TERMS: usize = 1_024;
 /// Bytes of a row that is opened as a whole.
 pub const MAX_ROW_BYTES: usize = 4_096;
-/// Elements that `col2im` adds up at most.
-pub const MAX_OVERLAP: usize = 32;
+/// Elements that `col2im` adds up at most, each from a row that is opened for it alone.
+pub const MAX_OVERLAP: usize = 9;
+/// Length of those rows at most.
+pub const MAX_COLUMN: usize = 32;
 pub const MAX_RANK: usize = 6;
 /// Elements of a tensor at most.
 pub const MAX_ELEMENTS: usize = 1 << 28;
@@ -207,6 +209,14 @@ impl Op {
             (None, Self::Pad { dimension, before }) => slice(result, operands[0], *dimension, *before),
             (None, Self::Col2im(window)) => {
                 let expected = im2col(result, window)?;
+                let (overlap, column) = (window.overlap(), expected[2]);
+                if overlap > MAX_OVERLAP || column > MAX_COLUMN {
+                    let [high, wide] = window.kernel;
+                    return Err(format!(
+                        "a kernel of {high} × {wide} covers a pixel {overlap} times with rows of {column}; at most \
+                         {MAX_OVERLAP} times with rows of {MAX_COLUMN} can be summed: sum its rows one by one"
+                    ));
+                }
                 let given = operands[0];
                 if given == expected { Ok(()) } else { Err(format!("takes {expected:?} and is given {given:?}")) }
             }
@@ -286,13 +296,6 @@ fn im2col(image: &[usize], window: &Window) -> Result<Vec<usize>, String> {
     };
     if window.stride == 0 || window.kernel.contains(&0) {
         return Err("kernel and stride are at least 1".into());
-    }
-    if window.overlap() > MAX_OVERLAP {
-        let [high, wide] = window.kernel;
-        return Err(format!(
-            "a kernel of {high} × {wide} covers a pixel {} times, more than {MAX_OVERLAP}",
-            window.overlap()
-        ));
     }
     let rows = window.places(*height, window.kernel[0]);
     let columns = window.places(*width, window.kernel[1]);

@@ -151,7 +151,7 @@ const BIG: i64 = 1 << 50;
 #[case(Op::Broadcast, &[of(&[2], 0, 1)], Some(vec![3]), "broadcast: [2] does not repeat to [3]")]
 #[case(Op::Reshape, &[of(&[2], 0, 1)], Some(vec![3]), "reshape: [2] has 2 elements, [3] has 3")]
 #[case(Op::Slice { dimension: 0, start: 1 }, &[of(&[2], 0, 1)], Some(vec![2]), "slice: from 1, [2] reaches out of [2] along dimension 0")]
-#[case(Op::Im2col(Window { kernel: [7, 7], stride: 1, padding: 0 }), &[of(&[1, 1, 9, 9], 0, 1)], None, "im2col: a kernel of 7 × 7 covers a pixel 49 times, more than 32")]
+#[case(Op::Col2im(Window { kernel: [7, 7], stride: 1, padding: 0 }), &[of(&[1, 9, 49], 0, 1)], Some(vec![1, 1, 9, 9]), "col2im: a kernel of 7 × 7 covers a pixel 49 times with rows of 49; at most 9 times with rows of 32 can be summed: sum its rows one by one")]
 #[case(Op::Im2col(Window { kernel: [5, 5], stride: 1, padding: 0 }), &[of(&[1, 1, 3, 9], 0, 1)], None, "im2col: a kernel of [5, 5] does not fit into 3 × 9")]
 #[case(Op::Random { stream: 0, bits: 33 }, &[], Some(vec![2]), "random: draws 33 bits; it has 1 to 32")]
 fn an_operator_is_refused_with_the_figure_and_what_fits(

@@ -266,7 +266,9 @@ fn operator(which: usize, like: Vec<usize>, dice: &mut Dice) -> (Op, Vec<Declare
         }
         10 | 11 => {
             let image = [1 + dice.below(2), 1 + dice.below(3), 1 + dice.below(9), 1 + dice.below(9)];
-            let kernel = [1 + dice.below(6), 1 + dice.below(6)];
+            // Most larger ones could not be summed.
+            let side = if which == 10 { 6 } else { 3 };
+            let kernel = [1 + dice.below(side), 1 + dice.below(side)];
             let window = Window { kernel, stride: 1 + dice.below(3), padding: dice.below(3) };
             let columns = Op::Im2col(window).shape(&[&image]).ok().flatten().unwrap_or_default();
             if which == 10 {

@@ -57,6 +57,9 @@ scale: ## 1,000 tasks (SCALE_TASKS) through their whole lives: memory, writes, e
 fuzz: ## every parser of a stranger's bytes under libFuzzer (FUZZ_MINUTES each, SEED); a table, out/fuzz.json
 	@hack/fuzz.sh
 
+court: ## a million elements (CASES, SEED) between contract, interpreter and libtorch; a table with the gas
+	@hack/court.sh
+
 generate: ## CRDs and RBAC from their sources (contracts/check-abi.sh write makes the ABI)
 	@hack/generate.sh
 
@@ -78,4 +81,4 @@ bench: ## speed and memory as ratios, in tables
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants scale fuzz generate gas invariants coverage analyse bench lint
+.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants scale fuzz court generate gas invariants coverage analyse bench lint

@@ -24,6 +24,8 @@ pub mod range;
 pub mod recipe;
 mod rows;
 pub mod tensor;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod trace;
 
 #[cfg(test)]

@@ -196,6 +196,8 @@ impl Machine {
             Some(by) => self.shift_outer(&of[0], &of[1], &of[2], by)?,
             None => self.apply(node, &of.iter().collect::<Vec<_>>())?,
         };
+        // A scalar with a row's exponent becomes a row of one.
+        let result = if result.dim() == node.shape.len() { result } else { result.f_reshape(sides(&node.shape))? };
         Ok(if kind == kept { result } else { result.f_to_kind(kept)? })
     }
 

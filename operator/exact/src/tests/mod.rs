@@ -1,5 +1,4 @@
 mod commit;
-mod court;
 mod elements;
 mod gradients;
 mod maps;

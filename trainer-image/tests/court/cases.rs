@@ -1,21 +1,21 @@
 //! Random elements of random programs, and what the contract is asked about them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use alloy_primitives::U256;
+use alloy_primitives::{B256, U256};
+use freehold_exact::build::{Builder, declare};
+use freehold_exact::commit::{open, position, tensor_root};
+use freehold_exact::descriptor;
+use freehold_exact::element::{Context, Read, element};
+use freehold_exact::interpret::{Inputs, trace};
+use freehold_exact::op::{Op, Window};
+use freehold_exact::program::{Declared, List, Program, Refusal};
+use freehold_exact::tensor::{Tensor, Width, count};
+use freehold_exact::testkit::{self, Choices};
 
 use super::evm::LeafCourt::{self, NodeOpening, Opening};
 use super::evm::Question;
-use super::*;
-use crate::build::declare;
-use crate::commit::{open, position, tensor_root};
-use crate::descriptor;
-use crate::element::{Read, element};
-use crate::interpret::trace;
-use crate::op::Window;
-use crate::program::{Declared, Refusal};
-use crate::tensor::{Width, count};
-use crate::tests::random;
 
 /// Operators that there are.
 pub(crate) const OPERATORS: usize = 34;
@@ -56,6 +56,8 @@ pub(crate) struct Case {
     node: usize,
     place: usize,
     context: Context,
+    state: Vec<Arc<Tensor>>,
+    data: Vec<Arc<Tensor>>,
     /// Of all nodes of the list.
     values: Vec<Arc<Tensor>>,
 }
@@ -71,8 +73,8 @@ impl Case {
         } else {
             let left = (0..30 + dice.below(60)).map(|_| dice.next() as u32).collect();
             let draws: Vec<u64> = (0..16).map(|_| dice.next()).collect();
-            let (program, _) = random::program(random::Choices { left });
-            let data = random::data(&program, &draws);
+            let (program, _) = testkit::program(Choices { left });
+            let data = testkit::data(&program, &draws);
             (program, List::Evaluate, vec![], data)
         };
         let values = trace(&program, list, &Inputs { state: &state, data: &data, context }).expect("values");
@@ -87,11 +89,44 @@ impl Case {
             of_name[dice.below(of_name.len())]
         };
         let place = dice.below(values[node].values().len());
-        Self { program, list, node, place, context, values }
+        Self { program, list, node, place, context, state, data, values }
     }
 
     pub(crate) fn op(&self) -> &'static str {
         self.program.list(self.list).nodes[self.node].op.name()
+    }
+
+    /// A program that evaluates to what the operator makes, and its data. A state is given as data: it is loaded alike.
+    pub(crate) fn alone(&self) -> (Program, &[Arc<Tensor>]) {
+        let mut graph = self.program.list(self.list).clone();
+        graph.results = vec![self.node];
+        let mut program = Program {
+            steps: self.program.steps,
+            data: self.program.data.clone(),
+            constants: self.program.constants.clone(),
+            metrics: vec!["value".into()],
+            ..Program::default()
+        };
+        let mut data = &self.data;
+        if !self.state.is_empty() {
+            (program.data, data) = (self.program.state.clone(), &self.state);
+            for node in &mut graph.nodes {
+                if let Op::State { index } = node.op {
+                    node.op = Op::Data { index };
+                }
+            }
+        }
+        program.evaluate = graph;
+        (program, data)
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// All that the operator makes.
+    pub(crate) fn result(&self) -> &Tensor {
+        &self.values[self.node]
     }
 
     /// The case with every opening, and a claim that is right or wrong by one.
@@ -115,7 +150,7 @@ impl Case {
             let fits = i128::from(up) <= widest.high && (dice.below(2) == 0 || i128::from(up) - 2 < widest.low);
             claimed[self.place] = if fits { up } else { up - 2 };
         }
-        let claimed = tensor(&node.shape, &claimed);
+        let claimed = tensor(&node.shape, claimed);
         let opened = descriptor::open(&self.program, self.list, self.node).expect("an operator of the program");
         let case = LeafCourt::Case {
             programId: self.program.id(),
@@ -357,5 +392,9 @@ fn filled(one: &Declared, dice: &mut Dice) -> Tensor {
         _ => dice.from(one.low, one.high),
     };
     let values: Vec<i64> = (0..count(&one.shape)).map(|_| value(())).collect();
-    tensor(&one.shape, &values)
+    tensor(&one.shape, values)
+}
+
+fn tensor(shape: &[usize], values: Vec<i64>) -> Tensor {
+    Tensor::new(shape, values).expect("as many values as the shape has")
 }

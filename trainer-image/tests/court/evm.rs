@@ -13,10 +13,10 @@ use revm::{Context, ExecuteEvm, MainBuilder, MainContext};
 sol! {
     #[derive(Debug, PartialEq, Eq)]
     LeafCourt,
-    "../../contracts/abi/LeafCourt.json"
+    "../contracts/abi/LeafCourt.json"
 }
 
-const CODE: &str = include_str!("../../../../../contracts/abi/LeafCourt.bin");
+const CODE: &str = include_str!("../../../contracts/abi/LeafCourt.bin");
 const AT: Address = Address::repeat_byte(0xC0);
 
 pub(crate) type Question = LeafCourt::judgeCall;

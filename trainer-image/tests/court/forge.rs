@@ -1,11 +1,10 @@
 //! Questions with one part forged: each must be refused.
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes};
 
 use super::cases::Dice;
 use super::evm::LeafCourt::Opening;
 use super::evm::Question;
-use super::*;
 
 /// One part of the question is another, whichever the question has.
 pub(super) fn forged(question: &Question, dice: &mut Dice) -> (&'static str, Question) {

@@ -249,18 +249,24 @@ fn evaluate(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Resu
         _ => (net.data(2, ACTIVATION)?, net.data(3, 0)?),
     };
     let logits = model::forward(&mut net, &recipe.model, &weights, input)?;
-    let rows = count(&net.shape(labels));
-    let best = net.argmax(logits)?;
-    let best = net.reshape(best, &[rows])?;
-    let right = net.equal(best, labels)?;
-    let correct = net.sum(right)?;
-    let losses = net.cross_entropy(logits, labels)?;
-    let losses = net.reshape(losses, &[rows])?;
-    let loss = net.sum(losses)?;
-    Ok(net.finish(&[correct, loss]))
+    let results = net.judge(logits, labels)?;
+    Ok(net.finish(&results))
 }
 
 impl Net {
+    /// How many labels are the likeliest class, and the sum of the cross-entropies.
+    pub(crate) fn judge(&mut self, logits: Value, labels: Value) -> Result<[Value; 2], Refusal> {
+        let rows = count(&self.shape(labels));
+        let best = self.argmax(logits)?;
+        let best = self.reshape(best, &[rows])?;
+        let right = self.equal(best, labels)?;
+        let correct = self.sum(right)?;
+        let losses = self.cross_entropy(logits, labels)?;
+        let losses = self.reshape(losses, &[rows])?;
+        let loss = self.sum(losses)?;
+        Ok([correct, loss])
+    }
+
     /// ln Σ e^(x − largest) + largest − x of the label, for each row: `[N, classes]` and `[N]` → `[N, 1]`.
     pub fn cross_entropy(&mut self, logits: Value, labels: Value) -> Result<Value, Refusal> {
         let shape = self.shape(logits);

@@ -14,6 +14,7 @@ pub mod draw;
 pub mod element;
 pub mod fixed;
 pub mod grad;
+pub mod inference;
 pub mod interpret;
 pub mod model;
 pub mod net;

@@ -2,5 +2,6 @@
 //! bits.
 
 pub mod machine;
+pub mod quantise;
 pub mod recipe;
 pub mod units;

@@ -30,7 +30,7 @@ pub fn exact(recipe: &Recipe, format: Format, sizes: Sizes) -> Result<exact::Rec
     })
 }
 
-fn model(model: &Model) -> Result<exact::Model> {
+pub fn model(model: &Model) -> Result<exact::Model> {
     let wide = |values: &[u32]| values.iter().map(|value| *value as usize).collect();
     Ok(match model {
         Model::Mlp { layers } => exact::Model::Mlp { widths: wide(layers) },

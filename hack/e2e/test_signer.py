@@ -11,8 +11,8 @@ import urllib.error
 import urllib.request
 
 from lib import (
-    PROVIDER_NS, ROOT, RPC, api, apply, audit, condition, deployment, get, image, in_namespace, items, kubectl, sh, task, until,
-    wait_condition,
+    PROVIDER_NS, ROOT, RPC, api, apply, audit, condition, deployment, get, image, in_namespace, items, kubectl, long_task, sh, task,
+    until, wait_condition,
 )
 
 RELEASE, KEYS, WORK, ACCOUNT = "freehold-signed", "freehold-signed-signer", "signed", "team-s"
@@ -164,8 +164,9 @@ class Signer(unittest.TestCase):
         signed = {line["goal"] for line in lines if line["decision"] == "signed" and line.get("order") in (None, order)}
         self.assertLessEqual({"approve", "placeOrder", "acceptBid", "acceptResult", "access"}, signed)
         # What was committed counts for the whole period, whatever came back of it: of two more orders of 1.5 tokens
-        # one fits into the policy's four.
-        more = [in_namespace(task(f"more-{n}", market__account=ACCOUNT), WORK) for n in range(2)]
+        # one fits into the policy's four. It is not done before it is deleted: a delivered result would wait for the end
+        # of its review, and the uninstall for that.
+        more = [in_namespace(long_task(f"more-{n}", market__account=ACCOUNT), WORK) for n in range(2)]
         apply(*more)
 
         def refused():

@@ -21,7 +21,7 @@ apart() {
   nsenter --target "$place" --net --mount env FREEHOLD_APART=1 "$HACK/cluster.sh" "$@"
   case ${1:-} in
     down | purge)
-      kill "$place"
+      kill "$place" 2>/dev/null || true # it may have ended with the rest
       ip route delete blackhole "$POD_CIDR" metric 1000
       rm -f "$PLACE"
       ;;

@@ -127,7 +127,7 @@ class Failover(unittest.TestCase):
 
     def test_the_work_goes_on_where_a_cluster_died(self):
         apply(long_task("disturbed", STEPS))
-        before = until("half of the training is done", lambda: self.half("disturbed"), 300)
+        before = until("half of the training is done", lambda: self.half("disturbed"), 600)
         self.assertEqual(before["provider"], FAR_PROVIDER, "the cheaper provider is the far one")
         hack("cluster.sh", "kill")
         disturbed = complete("disturbed", 480)

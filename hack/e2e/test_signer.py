@@ -112,6 +112,8 @@ class Signer(unittest.TestCase):
         kubectl("create", "namespace", RELEASE)
         token = deployment("token")
         sh("cast", "send", "--rpc-url", RPC, "--private-key", DEPLOYER_KEY, token, "mint(address,uint256)", ADDRESS, 1_000_000_000)
+        # As if it were new here: an approval that another run left would need no other.
+        sh("cast", "send", "--rpc-url", RPC, "--private-key", KEY, token, "approve(address,uint256)", deployment("market"), 0)
         values = {
             "image": image("freehold"), "account.name": ACCOUNT, "account.chain.rpcUrls[0]": RPC,
             "tenant.trainerImage": image("trainer"), "tenant.allowedCidrs[0]": "10.101.0.0/16",

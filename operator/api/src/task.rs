@@ -10,7 +10,7 @@ use crate::recipe::{ArtifactRef, Recipe};
 use crate::scalars::{
     EvmAddress, GoDuration, HttpUrl, ImageByDigest, ObjectName, Percent, Quantity, Sha256, TokenAmount,
 };
-pub use crate::task_status::{Artifact, Attempt, CheckpointRef, Progress, TaskStatus};
+pub use crate::task_status::{Artifact, Attempt, CheckpointRef, Exact, Progress, TaskStatus};
 
 /// Trains a model on leased GPUs; ends with a checkpoint, metrics, a verdict and a settled lease.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]

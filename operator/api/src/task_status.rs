@@ -50,6 +50,9 @@ pub struct TaskStatus {
     /// `step/steps`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_text: Option<Text>,
+    /// What the states of an exact run can be checked against, as the provider says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Exact>,
     /// Newest checkpoint in the tenant's store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointRef>,
@@ -97,6 +100,25 @@ pub struct Progress {
     /// When the trainer wrote the line (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Text>,
+}
+
+/// Roots of a run with precision exact-i8 or exact-wide: the same program, data and seed give the same ones everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Exact {
+    /// Identity of the integer program that the recipe was compiled to.
+    pub program_id: Bytes32,
+    /// Root over the rows that are trained and evaluated on.
+    pub data_root: Bytes32,
+    /// Seed of all that is drawn.
+    pub seed: Bytes32,
+    /// Root of the state before the first step.
+    pub init_root: Bytes32,
+    /// Root of the state after the last segment that has ended.
+    pub state_root: Bytes32,
+    /// Segments that have ended.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub segments: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

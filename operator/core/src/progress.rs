@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::B256;
 
 /// Longest line that is read.
 pub const MAX_LINE: usize = 4096;
@@ -22,9 +24,34 @@ pub struct ProgressLine {
     pub loss: Option<f64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
+    /// Of a run that computes exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "commitments")]
+    pub exact: Option<Commitments>,
     /// RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+}
+
+/// What the states of an exact run can be checked against: anybody who computes the same program on the same data from the
+/// same seed comes to the same roots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commitments {
+    pub program_id: B256,
+    pub data_root: B256,
+    pub seed: B256,
+    /// Of the state before the first step.
+    pub init_root: B256,
+    /// Of the state after the last segment that has ended.
+    pub state_root: B256,
+    /// Segments that have ended.
+    pub segments: u32,
+}
+
+/// None where somebody else's image means something else by the word.
+fn commitments<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Commitments>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 /// A line, or nothing if it is not one: what a workload prints is never trusted to be well formed.
@@ -84,9 +111,25 @@ mod tests {
     #[test]
     fn whatever_a_stranger_reports_fits_a_status() {
         let metrics = (0..40).map(|n| (format!("{}{n}", "m".repeat(n)), f64::MAX)).collect();
-        let line = ProgressLine { step: u64::MAX, steps: u64::MAX, loss: None, metrics, at: Some("x".repeat(99)) };
+        let at = Some("x".repeat(99));
+        let line = ProgressLine { step: u64::MAX, steps: u64::MAX, metrics, at, ..ProgressLine::default() };
         let line = line.bounded();
         assert_eq!((line.step, line.steps, line.metrics.len(), line.at), (MAX_STEPS, MAX_STEPS, MAX_METRICS, None));
+    }
+
+    #[test]
+    fn roots_are_taken_whole_or_not_at_all() {
+        let root = format!("0x{}", "ab".repeat(32));
+        let line = |seed: &str| {
+            parse(&format!(
+                r#"{{"step":3,"steps":10,"exact":{{"programId":"{root}","dataRoot":"{root}","seed":"{seed}","initRoot":"{root}",
+                "stateRoot":"{root}","segments":2}}}}"#
+            ))
+        };
+        let exact = line(&root).and_then(|line| line.exact);
+        assert_eq!(exact.map(|exact| (exact.segments, exact.state_root)), Some((2, B256::repeat_byte(0xab))));
+        assert_eq!(line("0xab").map(|line| (line.step, line.exact)), Some((3, None)));
+        assert_eq!(parse(r#"{"step":3,"steps":10,"exact":true}"#).map(|line| line.exact), Some(None));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! the observation. One write at the end of a pass, and only if it is due.
 
 use freehold_api::conditions::{self, Claim, types};
-use freehold_api::task::{Artifact, Attempt as AttemptStatus, CheckpointRef, Progress, TaskStatus};
+use freehold_api::task::{Artifact, Attempt as AttemptStatus, CheckpointRef, Exact, Progress, TaskStatus};
+use freehold_core::B256;
 use freehold_core::money::Amount;
 use freehold_core::order::OrderState;
-use freehold_core::progress::{ProgressLine, decimal};
+use freehold_core::progress::{Commitments, ProgressLine, decimal};
 use jiff::Timestamp;
 
 use super::ledger::Stage;
@@ -14,6 +15,8 @@ use super::plan::Plan;
 
 /// Entries that the status keeps.
 const MAX_ATTEMPTS: usize = 64;
+/// Segments that the status counts: a trace has no more states.
+const MAX_SEGMENTS: u32 = 1 << 20;
 /// Seconds between two writes for progress alone, and for cost alone.
 const PROGRESS_EVERY: i64 = 10;
 const COST_EVERY: i64 = 60;
@@ -105,6 +108,7 @@ fn columns(o: &Observed, status: &mut TaskStatus) {
     if let Some(line) = o.report.says().and_then(|r| r.progress.as_ref()) {
         status.progress = Some(progress(line));
         status.progress_text = Some(format!("{}/{}", line.step, line.steps).into());
+        status.exact = line.exact.as_ref().map(exact);
     }
     status.checkpoint = o.checkpoint.as_ref().map(|note| CheckpointRef {
         step: note.step,
@@ -165,6 +169,18 @@ pub fn progress(line: &ProgressLine) -> Progress {
         loss: line.loss.map(|loss| decimal(loss).into()),
         metrics: line.metrics.iter().map(|(k, v)| (k.clone(), decimal(*v))).collect(),
         at: line.at.clone().map(Into::into),
+    }
+}
+
+fn exact(run: &Commitments) -> Exact {
+    let text = |root: &B256| format!("{root:#x}").into();
+    Exact {
+        program_id: text(&run.program_id),
+        data_root: text(&run.data_root),
+        seed: text(&run.seed),
+        init_root: text(&run.init_root),
+        state_root: text(&run.state_root),
+        segments: run.segments.min(MAX_SEGMENTS),
     }
 }
 

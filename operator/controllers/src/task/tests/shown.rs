@@ -2,8 +2,9 @@
 
 use freehold_api::conditions::types;
 use freehold_api::task::TaskStatus;
+use freehold_core::B256;
 use freehold_core::order::OrderState;
-use freehold_core::progress::ProgressLine;
+use freehold_core::progress::{Commitments, ProgressLine};
 use freehold_core::wire::LeaseReport;
 
 use super::world::*;
@@ -58,6 +59,7 @@ fn the_story_in_status() {
         steps: 100,
         loss: Some(0.125),
         metrics: [("accuracy".to_owned(), 0.9)].into(),
+        exact: Some(Commitments { state_root: B256::repeat_byte(7), segments: 3, ..Commitments::default() }),
         at: None,
     };
     world.report = Report::Says(Box::new(LeaseReport {
@@ -69,6 +71,8 @@ fn the_story_in_status() {
     world.blocks(10);
     world.pass();
     tell("running", &world);
+    let exact = world.status.exact.clone().unwrap();
+    assert_eq!((exact.segments, exact.state_root.0.as_str()), (3, &*format!("0x{}", "07".repeat(32))));
     world.deliver();
     world.blocks(4);
     world.delivery = good();

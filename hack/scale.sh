@@ -41,7 +41,7 @@ control_plane() {
     --listen-peer-urls "$ETCD_PEER" --initial-advertise-peer-urls "$ETCD_PEER" --initial-cluster "scale=$ETCD_PEER"
   # No endpoints of the service "kubernetes": a loopback address cannot be one, and nothing here asks for it.
   start kube-apiserver kube-apiserver --bind-address "$NODE_IP" --secure-port "${API##*:}" --advertise-address "$NODE_IP" \
-    --endpoint-reconciler-type none --etcd-servers "$ETCD" --service-cluster-ip-range "$SERVICE_CIDR" \
+    --endpoint-reconciler-type none --etcd-servers "$ETCD" --etcd-compaction-interval 1m0s --service-cluster-ip-range "$SERVICE_CIDR" \
     --client-ca-file "$PKI/ca.crt" --tls-cert-file "$PKI/apiserver.crt" --tls-private-key-file "$PKI/apiserver.key" \
     --service-account-issuer https://kubernetes.default.svc.cluster.local \
     --service-account-key-file "$PKI/service-accounts.pub" --service-account-signing-key-file "$PKI/service-accounts.key" \

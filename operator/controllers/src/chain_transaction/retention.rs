@@ -16,9 +16,9 @@ use crate::goals;
 const LIFE: i64 = 24 * 3600;
 /// Seconds that a goal waits for an order that is not on the chain. If it comes back after all, it is asked for anew.
 const LOST: i64 = 3_600;
-/// Finished goals of an account that are kept whatever became of them. With those of some fifty live orders, or what a
+/// Finished goals of an account that are kept whatever became of them. With those of some fifty live orders, and what a
 /// few blocks can add before the next look, an account has no more than 200.
-const KEEP: usize = 150;
+const KEEP: usize = 100;
 
 /// Names of the goals that can go. `held` are those with a nonce under way; `period` seconds of fees and top-ups count
 /// against a cap. Beyond the newest, a goal that was reached goes once its order is settled for good: nothing is planned

@@ -56,7 +56,7 @@ pub mod labels {
 
 /// Raised with each field that is added to a kind: an operator does not start on kinds that are older than itself, for
 /// the API server would drop what it writes. Newer ones are fine: fields are only added.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// ConfigMap of the release namespace that says whether the release has live orders or leases.
 pub const LIVE_CONFIG_MAP: &str = "freehold-live";

@@ -8,6 +8,7 @@ use crate::dataset::Normalization;
 use crate::description::Description;
 use crate::error::{Error, Result};
 use crate::model;
+use crate::recipe::Model;
 use crate::tensors::{self, Named, Stored};
 
 const MEAN: &str = "normalization.mean";
@@ -25,13 +26,7 @@ impl Artifact {
         for (spec, tensor) in model::parameters(&self.description.model).iter().zip(&self.parameters) {
             named.insert(spec.name.clone(), Stored::of(tensor)?);
         }
-        if let Some(normalization) = &self.normalization {
-            named.insert(MEAN.into(), Stored::of_vector(&normalization.mean));
-            named.insert(DEVIATION.into(), Stored::of_vector(&normalization.deviation));
-        }
-        let metadata = serde_json::to_string(&self.description)
-            .map_err(|error| Error::Usage(format!("the model cannot be described: {error}")))?;
-        tensors::write(path, &named, metadata)
+        write(path, named, &self.description, self.normalization.as_ref())
     }
 
     pub fn read(path: &Path, device: Device) -> Result<Self> {
@@ -39,6 +34,12 @@ impl Artifact {
         let (named, metadata) = tensors::read(path).map_err(bad)?;
         let metadata = metadata.ok_or_else(|| bad("it was not written by freehold-trainer".into()))?;
         let description = Description::parse(&metadata).map_err(bad)?;
+        let served = !(description.precision.is_exact() && matches!(description.model, Model::Transformer { .. }));
+        if !served {
+            let what = "exact training's transformer (RMS norm, ReLU) can only be trained and replayed yet; train with \
+                        precision f32 or bf16 what is to predict or to be trained on";
+            return Err(bad(what.into()));
+        }
         let parameters = model::from_named(&model::parameters(&description.model), &named, "", device)?;
         let normalization = match (named.get(MEAN), named.get(DEVIATION)) {
             (Some(mean), Some(deviation)) => {
@@ -63,4 +64,20 @@ impl Artifact {
             _ => Err(format!("its normalization does not fit {width} features")),
         }
     }
+}
+
+/// Writes a model's file: its parameters by name, and what goes with them.
+pub fn write(
+    path: &Path,
+    mut parameters: Named,
+    description: &Description,
+    normalization: Option<&Normalization>,
+) -> Result<()> {
+    if let Some(normalization) = normalization {
+        parameters.insert(MEAN.into(), Stored::of_vector(&normalization.mean));
+        parameters.insert(DEVIATION.into(), Stored::of_vector(&normalization.deviation));
+    }
+    let metadata = serde_json::to_string(description)
+        .map_err(|error| Error::Usage(format!("the model cannot be described: {error}")))?;
+    tensors::write(path, &parameters, metadata)
 }

@@ -2,14 +2,55 @@
 //! mean zero and deviation one, some rows held out.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::data::{Labels, Table};
+use crate::data::{self, Guard, Labels, Table, Wanted};
 use crate::error::{Error, Result};
-use crate::recipe::{Model, Percent};
+use crate::recipe::{Evaluate, Model, Percent, Recipe};
 use crate::rng::{Rng, Stream};
+
+/// A table that is ready to be trained on: normalised values, a class for each row, some rows held out.
+pub struct Labelled {
+    pub table: Table,
+    /// The class of each row.
+    pub indices: Vec<i64>,
+    pub classes: Vec<String>,
+    pub split: Split,
+    pub normalization: Normalization,
+}
+
+impl Labelled {
+    /// With the classes and figures that are given, else with the data's own.
+    pub fn read(
+        path: &Path,
+        recipe: &Recipe,
+        classes: Option<Vec<String>>,
+        normalization: Option<Normalization>,
+        guard: Guard,
+    ) -> Result<Self> {
+        let width = recipe.model.features().unwrap_or(0);
+        let wanted = Wanted {
+            label: Some(recipe.label()),
+            features: recipe.chosen_features(),
+            width,
+            width_from: "recipe.model",
+        };
+        let mut table = data::read_table(path, &wanted, guard)?;
+        let labels = table.labels.take().unwrap_or_default();
+        let classes = match classes.filter(|classes| !classes.is_empty()) {
+            Some(classes) => classes,
+            None => classes_of(&labels, recipe.model.classes(), recipe.label())?,
+        };
+        let indices = class_indices(&labels, &classes, recipe.label())?;
+        let split = Split::by_lot(table.rows, held_out_share(recipe), recipe.seed)?;
+        let normalization = normalization.unwrap_or_else(|| Normalization::fit(&table, &split.train, &recipe.model));
+        normalization.apply(&mut table.values);
+        Ok(Self { table, indices, classes, split, normalization })
+    }
+}
 
 /// Rows from which batches are taken.
 pub enum Rows {
@@ -32,13 +73,7 @@ impl Rows {
     }
 
     pub fn text(bytes: Vec<u8>, context: usize) -> Result<Self> {
-        if bytes.len() < 2 * context + 1 {
-            return Err(Error::Data(format!(
-                "the text has {} bytes: a context of {context} needs at least {}",
-                bytes.len(),
-                2 * context + 1
-            )));
-        }
+        windows(&bytes, context)?;
         Ok(Self::Text { bytes, context })
     }
 
@@ -75,6 +110,21 @@ impl Rows {
             }
         }
     }
+}
+
+/// Of the rows, how many are held out.
+pub fn held_out_share(recipe: &Recipe) -> Option<Percent> {
+    recipe.evaluate.as_ref().map(Evaluate::split)
+}
+
+/// Windows of `context` bytes in a text, each followed by one more byte.
+pub fn windows(text: &[u8], context: usize) -> Result<usize> {
+    let least = 2 * context + 1;
+    if text.len() < least {
+        let has = text.len();
+        return Err(Error::Data(format!("the text has {has} bytes: a context of {context} needs at least {least}")));
+    }
+    Ok((text.len() - 1) / context)
 }
 
 /// Which rows train and which are held out.

@@ -20,6 +20,9 @@ pub enum Error {
     /// SIGTERM arrived; what was done so far is in the checkpoint.
     #[error("{0}")]
     Interrupted(String),
+    /// A replay came to another state than the trace says.
+    #[error("{0}")]
+    Differs(String),
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("libtorch: {0}")]
@@ -49,6 +52,7 @@ impl Error {
 
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Differs(_) => 1,
             Self::Usage(_) => 64,
             Self::Data(_) => 65,
             Self::Unavailable(_) => 69,

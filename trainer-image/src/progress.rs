@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::summary::Commitments;
 
 /// Time between two lines of progress.
 pub const REPORT_EVERY: SignedDuration = SignedDuration::from_secs(1);
@@ -21,6 +22,8 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     pub metrics: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Commitments>,
     /// RFC 3339.
     pub at: Timestamp,
 }

@@ -25,6 +25,9 @@ pub struct Recipe {
     pub seed: u64,
     #[serde(default)]
     pub precision: Precision,
+    /// Steps of a segment of exact training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_steps: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataFormat>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,11 +135,20 @@ impl Default for Schedule {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     #[default]
     F32,
     Bf16,
+    ExactI8,
+    ExactWide,
+}
+
+impl Precision {
+    /// Whether it computes in integers.
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::ExactI8 | Self::ExactWide)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -439,6 +451,11 @@ impl Recipe {
         }
         if self.early_stopping.is_some() && self.evaluate.is_none() {
             return usage("earlyStopping needs evaluate: set evaluate.every".into());
+        }
+        if let (Some(steps), false) = (self.segment_steps, self.precision.is_exact()) {
+            return usage(format!(
+                "segmentSteps is {steps}: it belongs to precision exact-i8 and exact-wide; remove it"
+            ));
         }
         if let Schedule::Step { every: 0, .. } = self.schedule {
             return usage("schedule.step.every must be at least 1".into());

@@ -32,6 +32,27 @@ pub struct TrainingSummary {
     pub wall_seconds: f64,
     /// Over the steps that this process made.
     pub steps_per_second: f64,
+    /// What exact training commits to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Commitments>,
+}
+
+/// What anybody who has the same task, data and seed has to come to. Hashes are in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commitments {
+    /// Of model, optimizer, schedule and number of steps.
+    pub program_id: String,
+    pub data_root: String,
+    pub seed: String,
+    /// Of the state before the first step.
+    pub init_root: String,
+    /// Of the state after the last segment that has ended.
+    pub state_root: String,
+    /// Segments that have ended.
+    pub segments: usize,
+    /// Steps of each but the last, which may be shorter.
+    pub segment_steps: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use safetensors::Dtype;
+use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -54,9 +55,17 @@ pub fn digest(tensors: &Named) -> String {
 }
 
 pub fn write(path: &Path, tensors: &Named, metadata: String) -> Result<()> {
+    write_kinds(path, tensors.iter().map(|(name, stored)| (name.as_str(), Dtype::F32, stored)), metadata)
+}
+
+/// The same of any kinds of numbers.
+pub fn write_kinds<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, Dtype, &'a Stored)>,
+    metadata: String,
+) -> Result<()> {
     let views = tensors
-        .iter()
-        .map(|(name, stored)| Ok((name, TensorView::new(Dtype::F32, stored.shape.clone(), &stored.bytes)?)))
+        .map(|(name, kind, stored)| Ok((name, TensorView::new(kind, stored.shape.clone(), &stored.bytes)?)))
         .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|error| unwritable(path, error))?;
     files::write_atomically(path, |growing| {
@@ -72,17 +81,22 @@ fn unwritable(path: &Path, error: safetensors::SafeTensorError) -> Error {
 /// All tensors of a file, with the metadata if it is one of ours. An error is
 /// a sentence on what is wrong with the file.
 pub fn read(path: &Path) -> std::result::Result<(Named, Option<String>), String> {
-    let buffer = std::fs::read(path).map_err(|error| error.to_string())?;
     let metadata = read_metadata(path)?;
+    Ok((read_kinds(path, |_| Some(Dtype::F32))?, metadata))
+}
+
+/// All tensors of a file, each of the kind of numbers that `kind` says, where it says one.
+pub fn read_kinds(path: &Path, kind: impl Fn(&str) -> Option<Dtype>) -> std::result::Result<Named, String> {
+    let buffer = std::fs::read(path).map_err(|error| error.to_string())?;
     let file = SafeTensors::deserialize(&buffer).map_err(|error| error.to_string())?;
     let mut tensors = Named::new();
     for (name, view) in file.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(format!("tensor `{name}` is {:?}, not F32", view.dtype()));
+        if let Some(kind) = kind(name).filter(|kind| *kind != view.dtype()) {
+            return Err(format!("tensor `{name}` is {:?}, not {kind:?}", view.dtype()));
         }
         tensors.insert(name.to_owned(), Stored { shape: view.shape().to_vec(), bytes: view.data().to_vec() });
     }
-    Ok((tensors, metadata))
+    Ok(tensors)
 }
 
 /// Our metadata, without reading the tensors.

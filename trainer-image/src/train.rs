@@ -10,8 +10,8 @@ use tch::{Device, Reduction, Tensor};
 use crate::artifact::Artifact;
 use crate::batches::Sampler;
 use crate::checkpoint::{Checkpoint, History, Store};
-use crate::data::{self, Guard, Wanted};
-use crate::dataset::{self, Normalization, Rows, Split};
+use crate::data::{self, Guard};
+use crate::dataset::{self, Labelled, Normalization, Rows, Split};
 use crate::description::Description;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Network};
@@ -19,11 +19,11 @@ use crate::evaluation::Evaluation;
 use crate::model::Spec;
 use crate::optim::{Slot, State};
 use crate::progress::{Line, Progress, REPORT_EVERY};
-use crate::recipe::{Evaluate, Metric, Model, Percent, Recipe};
+use crate::recipe::{Metric, Model, Recipe};
 use crate::summary::{Judged, ModelFile, TrainingSummary};
 use crate::task::{Paths, Task};
 use crate::tensors::{Named, Stored};
-use crate::{device, files, memory, model, schedule, tensors};
+use crate::{device, exact, files, memory, model, schedule, tensors};
 
 /// What a run takes from outside.
 pub struct Env<'a> {
@@ -40,6 +40,9 @@ const EVALUATION_BATCH: usize = 256;
 pub fn train(task: &Task, paths: &Paths, env: &mut Env) -> Result<TrainingSummary> {
     let started = (env.now)();
     let recipe = task.recipe()?;
+    if recipe.precision.is_exact() {
+        return exact::train::train(task, recipe, paths, env);
+    }
     let material = Material::load(task, recipe, paths, env)?;
     let mut run = Run::start(task, recipe, &material, paths, env)?;
     let stepping = (env.now)();
@@ -73,7 +76,7 @@ impl Material {
         let material = match recipe.model {
             Model::Transformer { context, .. } => {
                 let rows = Rows::text(data::read_bytes(&path, guard)?, context as usize)?;
-                let split = Split::of_text(rows.len(), held_out_share(recipe))?;
+                let split = Split::of_text(rows.len(), dataset::held_out_share(recipe))?;
                 let description = Description::new(recipe.model.clone(), recipe.precision, Vec::new(), None);
                 Self { rows, split, description, normalization: None, base }
             }
@@ -88,33 +91,15 @@ impl Material {
     }
 
     fn from_table(path: &Path, recipe: &Recipe, base: Option<Artifact>, guard: Guard) -> Result<Self> {
-        let width = recipe.model.features().unwrap_or(0);
-        let wanted = Wanted {
-            label: Some(recipe.label()),
-            features: recipe.chosen_features(),
-            width,
-            width_from: "recipe.model",
-        };
-        let mut table = data::read_table(path, &wanted, guard)?;
-        let labels = table.labels.take().unwrap_or_default();
-        let classes = match &base {
-            Some(base) if !base.description.classes.is_empty() => base.description.classes.clone(),
-            _ => dataset::classes_of(&labels, recipe.model.classes(), recipe.label())?,
-        };
-        let indices = dataset::class_indices(&labels, &classes, recipe.label())?;
-        let split = Split::by_lot(table.rows, held_out_share(recipe), recipe.seed)?;
-        // Weights that were trained on some scale go on with it.
+        // Weights that were trained on some scale, for some classes, go on with them.
+        let classes = base.as_ref().map(|base| base.description.classes.clone());
         let normalization = base.as_ref().and_then(|base| base.normalization.clone());
-        let normalization = normalization.unwrap_or_else(|| Normalization::fit(&table, &split.train, &recipe.model));
-        normalization.apply(&mut table.values);
-        let rows = Rows::table(&table, &indices, width)?;
+        let Labelled { table, indices, classes, split, normalization } =
+            Labelled::read(path, recipe, classes, normalization, guard)?;
+        let rows = Rows::table(&table, &indices, recipe.model.features().unwrap_or(0))?;
         let description = Description::new(recipe.model.clone(), recipe.precision, classes, table.features);
         Ok(Self { rows, split, description, normalization: Some(normalization), base })
     }
-}
-
-fn held_out_share(recipe: &Recipe) -> Option<Percent> {
-    recipe.evaluate.as_ref().map(Evaluate::split)
 }
 
 /// Everything that changes during a run.
@@ -362,7 +347,7 @@ impl<'a> Run<'a> {
         let at = (env.now)();
         let metrics = self.history.last.map(|last| last.report(self.metrics())).unwrap_or_default();
         let steps = u64::from(self.recipe.steps);
-        self.progress.write(&Line { step: self.step, steps, loss: self.history.loss, metrics, at })?;
+        self.progress.write(&Line { step: self.step, steps, loss: self.history.loss, metrics, exact: None, at })?;
         self.reported_at = Some(at);
         Ok(())
     }
@@ -448,6 +433,7 @@ impl<'a> Run<'a> {
             device: device::name(self.device).into(),
             threads: tch::get_num_threads(),
             wall_seconds: seconds,
+            exact: None,
             steps_per_second: (self.step - self.resumed_from.unwrap_or(0)) as f64 / stepping.max(1e-9),
         }
     }

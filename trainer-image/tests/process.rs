@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Bench, circle, task};
+use freehold_trainer::exact::trace;
 use freehold_trainer::recipe::Recipe;
 use serde_json::{Value, json};
 
@@ -89,6 +90,40 @@ fn exit_codes_tell_whether_a_retry_can_help() {
         let (code, text) = run(&circle(50), &good, &["--device", "cuda"]);
         assert!(code == 69 && text.contains("--device cuda"), "{code}: {text}");
     }
+}
+
+#[test]
+fn an_exact_run_is_replayed_and_its_program_shown() {
+    let bench = Bench::with("dataset", circle(50));
+    let recipe = json!({ "precision": "exact-i8", "steps": 6, "segmentSteps": 3, "evaluate": { "every": 6 } });
+    let path = write_task(&bench, &task(recipe));
+    let run = |arguments: &[&str]| {
+        let output = program(&bench, &path).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code().unwrap(), message(&output), said)
+    };
+    assert_eq!(run(&["train"]).0, 0);
+    let (code, text, _) = run(&["replay", "--segment", "2", "--interpreter"]);
+    assert!(code == 0 && text.contains("is that of the trace, computed by the interpreter"), "{code}: {text}");
+
+    let file = bench.output("trace.json");
+    let mut changed: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let id = changed["programId"].as_str().unwrap().to_owned();
+    changed["states"][2] = changed["states"][1].clone();
+    let states: Vec<_> = serde_json::from_value(changed["states"].clone()).unwrap();
+    changed["root"] = json!(trace::root(&states).unwrap());
+    let other = bench.path().join("other.json");
+    fs::write(&other, changed.to_string()).unwrap();
+    let (code, text, _) = run(&["replay", "--segment", "2", "--trace", other.to_str().unwrap()]);
+    assert!(code == 1 && text.contains("segment 2, steps 3 to 6"), "{code}: {text}");
+
+    for (what, found) in [("show", "matmul"), ("range", "would fit"), ("bench", "ms a step")] {
+        let (code, text, said) = run(&["program", what]);
+        assert!(code == 0 && said.contains(found), "{what}: {code}: {text}{said}");
+        assert!(text.contains(&id), "{text}");
+    }
+    let (code, text, _) = run(&["replay"]);
+    assert!(code == 64 && text.contains("--segment"), "{code}: {text}");
 }
 
 #[test]

@@ -16,6 +16,13 @@ use crate::scalars::{Decimal, GoDuration, ObjectName, Percent, Sha256};
 #[x_kube(validation = ("!has(self.optimizer.adam) || ((!has(self.optimizer.adam.beta1) || self.optimizer.adam.beta1.startsWith('0')) && (!has(self.optimizer.adam.beta2) || self.optimizer.adam.beta2.startsWith('0')))", "optimizer.adam: beta1 and beta2 must be below 1"))]
 #[x_kube(validation = ("!has(self.optimizer.adamw) || ((!has(self.optimizer.adamw.beta1) || self.optimizer.adamw.beta1.startsWith('0')) && (!has(self.optimizer.adamw.beta2) || self.optimizer.adamw.beta2.startsWith('0')))", "optimizer.adamw: beta1 and beta2 must be below 1"))]
 #[x_kube(validation = ("!has(self.evaluate) || !has(self.evaluate.split) || (int(self.evaluate.split.split('%')[0]) >= 1 && int(self.evaluate.split.split('%')[0]) <= 90)", "evaluate.split must be between 1% and 90%"))]
+#[x_kube(validation = ("!self.precision.startsWith('exact') || has(self.evaluate)", "precision exact-i8 and exact-wide need evaluate: set evaluate.every"))]
+#[x_kube(validation = ("!self.precision.startsWith('exact') || !has(self.earlyStopping)", "precision exact-i8 and exact-wide make all their steps: remove earlyStopping"))]
+#[x_kube(validation = ("!self.precision.startsWith('exact') || !has(self.initFrom)", "precision exact-i8 and exact-wide start from the seed: remove initFrom"))]
+#[x_kube(validation = ("!self.precision.startsWith('exact') || !has(self.checkpoint) || !has(self.checkpoint.keepBest) || self.checkpoint.keepBest == 0", "precision exact-i8 and exact-wide deliver the last state: remove checkpoint.keepBest"))]
+#[x_kube(validation = ("!self.precision.startsWith('exact') || self.steps <= 1000000", "steps: at most 1000000 with precision exact-i8 and exact-wide"))]
+#[x_kube(validation = ("!self.precision.startsWith('exact') || self.batchSize * self.gradientAccumulation <= 4096", "batchSize times gradientAccumulation: at most 4096 with precision exact-i8 and exact-wide"))]
+#[x_kube(validation = ("!has(self.segmentSteps) || self.precision.startsWith('exact')", "segmentSteps belongs to precision exact-i8 and exact-wide: remove it"))]
 pub struct Recipe {
     /// The network to train.
     pub model: Model,
@@ -41,9 +48,13 @@ pub struct Recipe {
     #[serde(default)]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub seed: u32,
-    /// Arithmetic of training.
+    /// Arithmetic of training; exact-i8 and exact-wide compute in integers.
     #[serde(default)]
     pub precision: Precision,
+    /// Steps of a segment of exact training, after each of which its state is committed to; absent: about a minute's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub segment_steps: Option<u32>,
     /// How the input file is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataFormat>,
@@ -245,6 +256,10 @@ pub enum Precision {
     F32,
     #[serde(rename = "bf16")]
     Bf16,
+    #[serde(rename = "exact-i8")]
+    ExactI8,
+    #[serde(rename = "exact-wide")]
+    ExactWide,
 }
 
 /// How rows are read from the input file.

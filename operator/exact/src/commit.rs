@@ -15,6 +15,8 @@ const LEAF: u8 = 0;
 const NODE: u8 = 1;
 const TENSOR: u8 = 2;
 const STATE: u8 = 3;
+/// After the tags of `descriptor`.
+const DATA: u8 = 7;
 
 fn hash(tag: u8, parts: &[&[u8]]) -> B256 {
     let mut hasher = Sha256::new_with_prefix([tag]);
@@ -70,6 +72,12 @@ pub fn state_root(step: u32, tensors: &[B256]) -> B256 {
     let count = tensors.len() as u64;
     let root = top(&layers(tensors.to_vec()));
     hash(STATE, &[&step.to_be_bytes(), &count.to_be_bytes(), root.as_slice()])
+}
+
+/// Of the data that a program declares, from the roots of its tensors in the program's order.
+pub fn data_root(tensors: &[B256]) -> B256 {
+    let count = tensors.len() as u64;
+    hash(DATA, &[&count.to_be_bytes(), top(&layers(tensors.to_vec())).as_slice()])
 }
 
 /// A chunk, and what leads from it to the root.

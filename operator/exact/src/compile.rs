@@ -8,13 +8,15 @@ use crate::net::{GRADIENT, Net, Value};
 use crate::op::Op;
 use crate::optim::{self, PARAMETER, PARAMETER_BITS, bound};
 use crate::program::{Declared, List, Program, Refusal};
-use crate::recipe::{Model, Recipe};
+use crate::recipe::{Decimal, Model, Optimizer, Recipe, Shape};
 use crate::tensor::{Tensor, count};
 
 /// Values of a feature: ±8 with 8 fractional bits.
 pub const FEATURE_BITS: u32 = 11;
-const MAX_STEPS: u32 = 1_000_000;
-const MAX_BATCH: usize = 4_096;
+pub const MAX_STEPS: u32 = 1_000_000;
+/// Rows of a step, over all its parts.
+pub const MAX_BATCH: usize = 4_096;
+const MAX_RATE: i64 = 32;
 const MAX_WIDTH: usize = 4_096;
 /// Windows of a text that an evaluation looks at.
 const MAX_WINDOWS: usize = 64;
@@ -63,6 +65,7 @@ fn check(recipe: &Recipe) -> Result<(), Error> {
         let remedy = format!("give a divisor of batchSize, {}", recipe.batch);
         return wrong("gradientAccumulation", recipe.accumulation.to_string(), remedy);
     }
+    numbers(recipe)?;
     match &recipe.model {
         Model::Mlp { widths } if widths.len() < 2 => {
             wrong("model.mlp.layers", format!("{widths:?}"), "name at least the features and the classes".into())
@@ -90,6 +93,32 @@ fn check(recipe: &Recipe) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Products of two of these fit into 128 bits with 120 fractional ones.
+fn numbers(recipe: &Recipe) -> Result<(), Error> {
+    let at_most = |field, number: Decimal, most: i64| match number.units {
+        units if units < 0 => Err((field, number, "give at least 0".to_owned())),
+        _ if number.fixed() > i128::from(most) * fixed::ONE => Err((field, number, format!("give at most {most}"))),
+        _ => Ok(()),
+    };
+    let optimizer = match recipe.optimizer {
+        Optimizer::Sgd { momentum, decay } => {
+            [("optimizer.momentum", momentum), ("optimizer.weightDecay", decay)].to_vec()
+        }
+        Optimizer::AdamW { beta1, beta2, decay } => {
+            [("optimizer.beta1", beta1), ("optimizer.beta2", beta2), ("optimizer.weightDecay", decay)].to_vec()
+        }
+    };
+    let schedule = match recipe.schedule.shape {
+        Shape::Constant => None,
+        Shape::Linear { floor } => Some(("schedule.linear.floor", floor)),
+        Shape::Cosine { floor } => Some(("schedule.cosine.floor", floor)),
+        Shape::Step { factor, .. } => Some(("schedule.step.factor", factor)),
+    };
+    at_most("optimizer.learningRate", recipe.rate, MAX_RATE)
+        .and_then(|()| optimizer.into_iter().chain(schedule).try_for_each(|(field, number)| at_most(field, number, 1)))
+        .map_err(|(field, number, remedy)| Error::Recipe { field, value: number.to_string(), remedy })
 }
 
 /// Each parameter, followed by what the optimizer remembers of it.
@@ -232,6 +261,14 @@ fn windows_of(net: &mut Net, text: Value, places: Value, context: usize) -> Resu
     Ok((input, net.reshape(next, &[windows * context])?))
 }
 
+/// Labels that an evaluation counts.
+pub fn evaluated(recipe: &Recipe) -> usize {
+    match recipe.model {
+        Model::Transformer { context, .. } => (recipe.held_out.saturating_sub(1) / context).min(MAX_WINDOWS) * context,
+        _ => recipe.held_out,
+    }
+}
+
 /// How many labels are the likeliest class, and the sum of the cross-entropies in nats with 12 fractional bits.
 fn evaluate(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Result<Program, Error> {
     let mut net = Net::new(Builder::new(program, List::Evaluate), recipe.format);
@@ -239,7 +276,7 @@ fn evaluate(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Resu
     let (input, labels) = match recipe.model {
         Model::Transformer { context, .. } => {
             let text = net.data(1, 0)?;
-            let windows = ((recipe.held_out - 1) / context).min(MAX_WINDOWS);
+            let windows = evaluated(recipe) / context;
             let places = (0..windows).flat_map(|window| (0..=context).map(move |at| (window * context + at) as i64));
             let places = Tensor::new([windows, context + 1], places.collect());
             let places = places.map_err(|error| Refusal::Program(error.to_string()))?;

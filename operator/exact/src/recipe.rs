@@ -1,5 +1,7 @@
 //! What is trained, how, and on how much: all that a program follows from.
 
+use std::fmt;
+
 use crate::fixed;
 use crate::net::Format;
 
@@ -21,6 +23,17 @@ impl Decimal {
     /// With 60 fractional bits.
     pub fn fixed(self) -> i128 {
         fixed::ratio(self.units, self.of)
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.of.checked_ilog10().unwrap_or(0);
+        match (self.units % self.of.max(1), 10_i64.pow(digits) == self.of) {
+            (0, _) => write!(f, "{}", self.units / self.of.max(1)),
+            (rest, true) => write!(f, "{}.{rest:0>width$}", self.units / self.of, width = digits as usize),
+            _ => write!(f, "{}/{}", self.units, self.of),
+        }
     }
 }
 

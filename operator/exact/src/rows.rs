@@ -16,14 +16,23 @@ impl Net {
     pub fn sum(&mut self, value: Value) -> Result<Value, Refusal> {
         let shape = self.shape(value);
         let Some((length, front)) = shape.split_last() else { return Ok(value) };
-        let fits = self.fits(self.width(value));
-        let mut id = self.id(value);
-        if *length > fits {
-            let part = (1..=fits).rev().find(|part| length % part == 0).unwrap_or(1);
-            let folded = [front, &[length / part, part]].concat();
-            let parts = self.builder.push_as(Op::Reshape, &[id], &folded)?;
-            let sums = self.builder.push(Op::Sum, &[parts])?;
-            id = self.builder.push_as(Op::Reshape, &[sums], &[front, &[length / part]].concat())?;
+        let (mut id, mut length) = (self.id(value), *length);
+        loop {
+            let fits = self.fits(Width::of(self.builder.range(id).values));
+            if length <= fits {
+                break;
+            }
+            // In equal parts, as few as there can be; where none divide the row, zeros fill it up.
+            let part = (1..=fits).rev().find(|part| length % part == 0 && length / part <= fits).unwrap_or(fits);
+            let parts = length.div_ceil(part);
+            if length % part != 0 {
+                let filled = [front, &[parts * part]].concat();
+                id = self.builder.push_as(Op::Pad { dimension: front.len(), before: 0 }, &[id], &filled)?;
+            }
+            let folded = self.builder.push_as(Op::Reshape, &[id], &[front, &[parts, part]].concat())?;
+            let sums = self.builder.push(Op::Sum, &[folded])?;
+            id = self.builder.push_as(Op::Reshape, &[sums], &[front, &[parts]].concat())?;
+            length = parts;
         }
         let id = self.builder.push(Op::Sum, &[id])?;
         Ok(self.record(Rule::Sum, &[value], id, self.fraction(value)))

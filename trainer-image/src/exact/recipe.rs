@@ -1,16 +1,53 @@
 //! A task's recipe as that of an exact program: what it asks for must be computable in integers, or it is refused by name.
 
+use freehold_exact::compile::MAX_BATCH;
 use freehold_exact::net::Format;
 use freehold_exact::recipe as exact;
 
 use crate::error::{Error, Result};
-use crate::recipe::{Decimal, Model, Optimizer, Percent, Recipe, Schedule};
+use crate::recipe::{Decimal, Model, Optimizer, Percent, Precision, Recipe, Schedule};
 
 /// How much there is to train and to evaluate on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     pub rows: usize,
     pub held_out: usize,
+}
+
+/// The format that a recipe asks for, unless it also asks for something that no exact run does.
+pub fn check(recipe: &Recipe) -> Result<Format> {
+    let format = match recipe.precision {
+        Precision::ExactI8 => Format::I8,
+        Precision::ExactWide => Format::Wide,
+        Precision::F32 | Precision::Bf16 => {
+            return refused("precision", "not exact", "set exact-i8 or exact-wide");
+        }
+    };
+    if recipe.evaluate.is_none() {
+        return refused("evaluate", "missing", "an exact program has an evaluation; set evaluate.every");
+    }
+    if recipe.early_stopping.is_some() {
+        return refused("earlyStopping", "set", "an exact run makes all its steps; remove it");
+    }
+    if recipe.init_from.is_some() {
+        return refused("initFrom", "set", "an exact run starts from its seed; remove it");
+    }
+    if let Some(keep) = recipe.checkpoint.keep_best.filter(|keep| *keep > 0) {
+        return refused("checkpoint.keepBest", &keep.to_string(), "an exact run delivers its last state; remove it");
+    }
+    if recipe.segment_steps == Some(0) {
+        return refused("segmentSteps", "0", "give at least 1, or remove it");
+    }
+    let rows = u64::from(recipe.batch_size) * u64::from(recipe.gradient_accumulation);
+    if rows > MAX_BATCH as u64 {
+        let remedy = format!("give at most {MAX_BATCH}");
+        return refused("batchSize times gradientAccumulation", &rows.to_string(), &remedy);
+    }
+    Ok(format)
+}
+
+fn refused<T>(field: &str, value: &str, remedy: &str) -> Result<T> {
+    Err(Error::Usage(format!("recipe.{field} is {value}: {remedy}")))
 }
 
 /// `recipe` in the format, on data of these sizes.

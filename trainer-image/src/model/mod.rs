@@ -61,7 +61,7 @@ pub fn parameters(model: &Model) -> Vec<Spec> {
 
 /// Logits in f32: rows × classes, for a transformer batch × positions × 256.
 pub fn forward(model: &Model, parameters: &[Tensor], input: &Tensor, precision: Precision) -> Result<Tensor> {
-    if precision == Precision::F32 {
+    if precision != Precision::Bf16 {
         return run(model, parameters, input);
     }
     // The parameters stay f32; gradients flow back through the conversion.

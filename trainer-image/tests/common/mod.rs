@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use freehold_trainer::error::Result;
+use freehold_trainer::exact::plan::Plan;
+use freehold_trainer::exact::replay::{Request, replay};
 use freehold_trainer::infer::infer;
 use freehold_trainer::summary::{InferenceSummary, TrainingSummary};
 use freehold_trainer::task::{Paths, Task};
@@ -75,6 +77,20 @@ impl Bench {
         let task = Task::parse(task.to_string().as_bytes())?;
         let paths = self.paths();
         self.in_env(|env| train(&task, &paths, env))
+    }
+
+    /// Computes a segment of an exact run again.
+    pub fn replay(&mut self, task: &Value, segment: usize, by_interpreter: bool) -> Result<String> {
+        let task = Task::parse(task.to_string().as_bytes())?;
+        let (paths, trace) = (self.paths(), self.output("trace.json"));
+        let request = Request { segment, trace, by_interpreter };
+        self.in_env(|env| replay(&task, &paths, &request, env))
+    }
+
+    pub fn plan(&mut self, task: &Value) -> Result<Plan> {
+        let task = Task::parse(task.to_string().as_bytes())?;
+        let paths = self.paths();
+        self.in_env(|env| Plan::new(&task, task.recipe()?, &paths, env))
     }
 
     pub fn infer(&mut self, format: &str) -> Result<InferenceSummary> {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::commit::{CHUNK, open, opened, position, state_root, tensor_root};
+use crate::commit::{CHUNK, data_root, open, opened, position, state_root, tensor_root};
 use crate::tensor::Width;
 
 fn sample(shape: &[usize], width: Width) -> Tensor {
@@ -63,9 +63,16 @@ fn roots_bind_width_shape_step_and_order() {
     ];
     assert!((0..4).all(|i| (0..i).all(|j| roots[i] != roots[j])));
     let [a, b, ..] = roots;
-    let states =
-        [state_root(0, &[a, b]), state_root(1, &[a, b]), state_root(0, &[b, a]), state_root(0, &[a, b, B256::ZERO])];
-    assert!((0..4).all(|i| (0..i).all(|j| states[i] != states[j])));
+    let made = [
+        state_root(0, &[a, b]),
+        state_root(1, &[a, b]),
+        state_root(0, &[b, a]),
+        state_root(0, &[a, b, B256::ZERO]),
+        data_root(&[a, b]),
+        data_root(&[b, a]),
+        data_root(&[a, b, B256::ZERO]),
+    ];
+    assert!((0..7).all(|i| (0..i).all(|j| made[i] != made[j])));
 }
 
 /// SHA-256 over the written rows, computed apart from this code (Python's hashlib).

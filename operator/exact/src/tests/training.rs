@@ -94,6 +94,27 @@ fn an_mlp_learns(#[case] optimizer: Optimizer, #[case] rate: Decimal, #[case] fo
     assert!(correct >= 30 && after < before / 4.0, "{correct} of 32, loss {before} → {after}");
 }
 
+/// Sums over the rows are folded, whatever number of them there is: 1,031 is a prime.
+#[test]
+fn any_number_of_rows_is_evaluated() {
+    let of = |held_out| Recipe { held_out, ..mlp(SGD, Decimal::new(1, 10), Format::Wide) };
+    let whole = on_clusters(&of(1_031), 8);
+    let part = |from: usize, to: usize| {
+        let cut = |of: &Tensor, row: &[usize]| {
+            let each: usize = row.iter().product();
+            let shape: Vec<usize> = std::iter::once(to - from).chain(row.iter().copied()).collect();
+            tensor(&shape, &of.values()[from * each..to * each])
+        };
+        let data = whole.data.iter().enumerate().map(|(at, all)| match at {
+            0 | 1 => all.as_ref().clone(),
+            _ => cut(all, &all.shape()[1..]),
+        });
+        Run::new(&of(to - from), data.collect()).evaluate()
+    };
+    let (first, second) = (part(0, 1_000), part(1_000, 1_031));
+    assert_eq!(whole.evaluate(), (first.0 + second.0, first.1 + second.1));
+}
+
 #[test]
 fn a_batch_in_parts_is_the_same_batch() {
     let whole = Recipe { steps: 3, ..mlp(SGD, Decimal::new(1, 10), Format::Wide) };
@@ -153,6 +174,11 @@ fn a_transformer_learns(#[case] format: Format, #[case] tied: bool) {
     "recipe.model.transformer.heads is 3: give a divisor of the width, 10")]
 #[case(|r: &mut Recipe| r.model = Model::Transformer { width: 8, heads: 2, layers: 1, context: 64, tied: true },
     "recipe.data.text is 64 bytes long: give at least 65, context + 1")]
+#[case(|r: &mut Recipe| r.rate = Decimal::new(999, 10), "recipe.optimizer.learningRate is 99.9: give at most 32")]
+#[case(|r: &mut Recipe| r.optimizer = Optimizer::Sgd { momentum: Decimal::ZERO, decay: Decimal::new(12_005, 10_000) },
+    "recipe.optimizer.weightDecay is 1.2005: give at most 1")]
+#[case(|r: &mut Recipe| r.schedule.shape = Shape::Step { every: 1, factor: Decimal::new(3, 2) },
+    "recipe.schedule.step.factor is 3/2: give at most 1")]
 fn a_recipe_is_refused_with_the_field_the_value_and_the_remedy(
     #[case] spoil: impl Fn(&mut Recipe),
     #[case] cause: &str,

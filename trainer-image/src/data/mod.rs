@@ -8,6 +8,7 @@ mod npy;
 mod npz;
 mod parquet;
 mod table;
+mod thrift;
 
 use std::fs::File;
 use std::io::{BufReader, Read};

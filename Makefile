@@ -78,7 +78,13 @@ analyse: ## Slither and halmos on the contracts
 bench: ## speed and memory as ratios, in tables
 	@hack/bench/run.sh
 
+bench-bits: ## exact training gives one root on every machine that there is here (STEPS, SEED); any difference fails; out/bench-bits.json
+	@python3 hack/bench/bits.py
+
+bench-exact: ## what exact training costs: accuracy (SEEDS, STEPS percent), speed, replay, hashing (PARTS); out/bench-exact.json
+	@python3 hack/bench/exact.py
+
 lint: ## format and lints of all languages
 	@hack/lint.sh
 
-.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants scale fuzz court generate gas invariants coverage analyse bench lint
+.PHONY: help up down clean status tools images chain demo test journeys chaos chaos-mutants scale fuzz court generate gas invariants coverage analyse bench bench-bits bench-exact lint

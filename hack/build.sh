@@ -9,7 +9,7 @@ operator() { nice cargo build --locked -p freehold; }
 trainer() {
   export LIBTORCH=$CACHE/libtorch
   export LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-  nice cargo build --locked -p freehold-trainer
+  nice cargo build --locked -p freehold-trainer --bin freehold-trainer
 }
 
 case ${1:-} in

@@ -1,7 +1,7 @@
 //! SGD with momentum, Adam and AdamW, as PyTorch defines them. Their state is
 //! ours rather than libtorch's, because checkpoints must hold all of it.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::error::Result;
 use crate::recipe::{Decimal, Optimizer};
@@ -72,7 +72,7 @@ fn or(value: &Option<Decimal>, default: f64) -> f64 {
 fn zeros(parameters: &[Tensor]) -> Result<Vec<Tensor>> {
     parameters
         .iter()
-        .map(|parameter| Ok(Tensor::f_zeros(parameter.size(), (Kind::Float, parameter.device()))?))
+        .map(|parameter| Ok(Tensor::f_zeros(parameter.size(), (parameter.kind(), parameter.device()))?))
         .collect()
 }
 

@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
+use freehold_exact::build::{Builder, Id, declare};
 use freehold_exact::compile::compile;
 use freehold_exact::draw;
 use freehold_exact::element::Context;
 use freehold_exact::interpret::{self, Inputs};
 use freehold_exact::net::Format;
+use freehold_exact::op::Op;
 use freehold_exact::program::{List, Program};
-use freehold_exact::recipe::{Decimal, Model, Optimizer, Recipe, Schedule, Shape};
+use freehold_exact::recipe::{Decimal, Loss, Model, Optimizer, Recipe, Schedule, Shape};
 use freehold_exact::tensor::{Tensor, count};
 use freehold_trainer::exact::machine::Machine;
 use freehold_trainer::exact::units::{Unit, Units};
@@ -29,6 +31,8 @@ fn recipe(model: Model, format: Format, adam: bool) -> Recipe {
     };
     Recipe {
         model,
+        loss: Loss::CrossEntropy,
+        dropout: Decimal::ZERO,
         optimizer,
         rate: Decimal::new(2, 100),
         schedule: Schedule { warmup: 2, shape: Shape::Cosine { floor: Decimal::ZERO } },
@@ -125,5 +129,63 @@ fn libtorch_gives_the_interpreters_bits(#[case] model: Model, #[case] format: Fo
     // Where the device has them, the fast units were really used.
     if format == Format::I8 {
         assert!(all.admitted().iter().all(|unit| met.contains(unit)), "{met:?} of {:?}", all.admitted());
+    }
+}
+
+/// More rows than one block has, and more work than one thread is given: with what repeats along rows, columns and both.
+#[test]
+fn rows_in_blocks_are_the_rows() {
+    let shape: &[usize] = &[600, 100];
+    let declared = vec![
+        declare("x", shape, -(1 << 30), 1 << 30),
+        declare("y", shape, -90, 90),
+        declare("row", &[600, 1], 0, 20),
+        declare("column", &[100], -5_000, 5_000),
+    ];
+    let empty = Program { steps: 1, data: declared, metrics: vec![String::new(); 9], ..Program::default() };
+    let mut builder = Builder::new(empty, List::Evaluate);
+    let given: Vec<Id> = (0..4).map(|index| builder.data(index).unwrap()).collect();
+    let [x, y, row, column] = given[..] else { unreachable!() };
+    let one = builder.constant("one", Tensor::scalar(7)).unwrap();
+    let table = builder.constant("table", Tensor::row((0..181).map(|at| at * at).collect())).unwrap();
+    let by = builder.push_as(Op::Broadcast, &[row], shape).unwrap();
+    let across = builder.push_as(Op::Broadcast, &[column], shape).unwrap();
+    let everywhere = builder.push_as(Op::Broadcast, &[one], shape).unwrap();
+    let mut push = |op: Op, of: &[Id]| builder.push(op, of).unwrap();
+    let shifted = push(Op::ShiftBy, &[x, by]);
+    let sum = push(Op::Add, &[shifted, across]);
+    let positive = push(Op::Less, &[across, sum]);
+    let chosen = push(Op::Select, &[positive, sum, everywhere]);
+    let magnitude = push(Op::Clamp { low: 1, high: 1 << 24 }, &[chosen]);
+    let share = push(Op::Div, &[x, magnitude]);
+    let root = push(Op::Isqrt, &[magnitude]);
+    let place = push(Op::Add, &[y, everywhere]);
+    let place = push(Op::Clamp { low: 0, high: 180 }, &[place]);
+    let looked_up = push(Op::Table, &[table, place]);
+    let largest = push(Op::Max, &[chosen]);
+    let first = push(Op::Argmax, &[y]);
+    let exponent = push(Op::Rowexp, &[share]);
+    let small = push(Op::Quant, &[share, exponent]);
+    let same = push(Op::Equal, &[small, y]);
+    let rows = push(Op::Sum, &[root]);
+    let seven = push(Op::Sum, &[everywhere]);
+    let of_row = push(Op::Mul, &[largest, exponent]);
+    let moved = builder.push_as(Op::Reshape, &[looked_up], &[6, 100, 100]).unwrap();
+    let program = builder.finish(&[small, same, rows, seven, of_row, moved, first, by, across]);
+    let ranges = program.check().unwrap();
+    let data = data(&program);
+    let inputs = Inputs { state: &[], data: &data, context: context(0) };
+    let expected = interpret::run(&program, List::Evaluate, &inputs).unwrap();
+    let machine = Machine::new(program.clone(), &ranges, &Units::probed(Device::Cpu), Device::Cpu).unwrap();
+    let loaded: Vec<tch::Tensor> = data.iter().map(|tensor| machine.load(tensor).unwrap()).collect();
+    for threads in [1, 2, 3] {
+        tch::set_num_threads(threads);
+        let mut done = Vec::new();
+        let seen = &mut |numbers: &[usize]| done.push(numbers.len());
+        let found = machine.watched(List::Evaluate, &[], &loaded, &context(0), seen).unwrap();
+        for (which, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(&machine.store(found).unwrap(), expected.as_ref(), "result {which}, {threads} threads");
+        }
+        assert!(done.iter().any(|together| *together > 15), "{done:?}");
     }
 }

@@ -8,7 +8,7 @@ use crate::net::{GRADIENT, Net, Value};
 use crate::op::Op;
 use crate::optim::{self, PARAMETER, PARAMETER_BITS, bound};
 use crate::program::{Declared, List, Program, Refusal};
-use crate::recipe::{Decimal, Model, Optimizer, Recipe, Shape};
+use crate::recipe::{Decimal, Loss, Model, Optimizer, Recipe, Shape};
 use crate::tensor::{Tensor, count};
 
 /// Values of a feature: ±8 with 8 fractional bits.
@@ -66,6 +66,10 @@ fn check(recipe: &Recipe) -> Result<(), Error> {
         return wrong("gradientAccumulation", recipe.accumulation.to_string(), remedy);
     }
     numbers(recipe)?;
+    if !(0..fixed::ONE).contains(&recipe.dropout.fixed()) {
+        let given = format!("{} / {}", recipe.dropout.units, recipe.dropout.of);
+        return wrong("dropout", given, "give at least 0 and less than 1".into());
+    }
     match &recipe.model {
         Model::Mlp { widths } if widths.len() < 2 => {
             wrong("model.mlp.layers", format!("{widths:?}"), "name at least the features and the classes".into())
@@ -190,7 +194,7 @@ fn take_state(net: &mut Net, recipe: &Recipe, count: usize) -> Result<(Vec<Value
 }
 
 fn step(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Result<Program, Error> {
-    let mut net = Net::new(Builder::new(program, List::Step), recipe.format);
+    let mut net = Net::new(Builder::new(program, List::Step), recipe.format).with_dropout(recipe.dropout.fixed());
     let (weights, memories) = take_state(&mut net, recipe, parameters.len())?;
     let rows = match recipe.model {
         Model::Transformer { context, .. } => recipe.rows - context,
@@ -205,8 +209,13 @@ fn step(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Result<P
         let (input, labels) = batch(&mut net, recipe, index)?;
         labels_in_all += count(&net.shape(labels));
         let logits = model::forward(&mut net, &recipe.model, &weights, input)?;
-        let probabilities = net.softmax(logits, None)?;
-        let gradient = net.cross_entropy_gradient(probabilities, labels)?;
+        let gradient = match recipe.loss {
+            Loss::CrossEntropy => {
+                let probabilities = net.softmax(logits, None)?;
+                net.cross_entropy_gradient(probabilities, labels)?
+            }
+            Loss::SquaredError => net.aside(|net| net.off(logits, labels))?,
+        };
         let gradients = net.logit_gradients(logits, gradient, &weights)?;
         for (sum, gradient) in sums.iter_mut().zip(gradients) {
             *sum = match (*sum, gradient) {
@@ -269,7 +278,7 @@ pub fn evaluated(recipe: &Recipe) -> usize {
     }
 }
 
-/// How many labels are the likeliest class, and the sum of the cross-entropies in nats with 12 fractional bits.
+/// How many labels are the likeliest class, and the sum of the losses (cross-entropies in nats) with 12 fractional bits.
 fn evaluate(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Result<Program, Error> {
     let mut net = Net::new(Builder::new(program, List::Evaluate), recipe.format);
     let (weights, _) = take_state(&mut net, recipe, parameters.len())?;
@@ -286,19 +295,22 @@ fn evaluate(recipe: &Recipe, parameters: &[Parameter], program: Program) -> Resu
         _ => (net.data(2, ACTIVATION)?, net.data(3, 0)?),
     };
     let logits = model::forward(&mut net, &recipe.model, &weights, input)?;
-    let results = net.judge(logits, labels)?;
+    let results = net.judge(logits, labels, recipe.loss)?;
     Ok(net.finish(&results))
 }
 
 impl Net {
-    /// How many labels are the likeliest class, and the sum of the cross-entropies.
-    pub(crate) fn judge(&mut self, logits: Value, labels: Value) -> Result<[Value; 2], Refusal> {
+    /// How many labels are the likeliest class, and the sum of the losses.
+    pub(crate) fn judge(&mut self, logits: Value, labels: Value, loss: Loss) -> Result<[Value; 2], Refusal> {
         let rows = count(&self.shape(labels));
         let best = self.argmax(logits)?;
         let best = self.reshape(best, &[rows])?;
         let right = self.equal(best, labels)?;
         let correct = self.sum(right)?;
-        let losses = self.cross_entropy(logits, labels)?;
+        let losses = match loss {
+            Loss::CrossEntropy => self.cross_entropy(logits, labels)?,
+            Loss::SquaredError => self.squared_error(logits, labels)?,
+        };
         let losses = self.reshape(losses, &[rows])?;
         let loss = self.sum(losses)?;
         Ok([correct, loss])
@@ -325,6 +337,26 @@ impl Net {
         let own = self.sum(own)?;
         let below = self.sub(largest, own)?;
         self.add(logarithm, below)
+    }
+
+    /// Logits less 1 for the label's class: `[N, classes]` and `[N]`. So is the gradient of half the squares' sum.
+    pub fn off(&mut self, logits: Value, labels: Value) -> Result<Value, Refusal> {
+        let classes = self.shape(logits)[1];
+        let wanted = self.one_hot(labels, classes)?;
+        let wanted = self.round(wanted, self.fraction(logits))?;
+        let off = self.sub(logits, wanted)?;
+        // Squares have twice the bits, and a row of them is added up: below 2^51.
+        let row = classes.next_power_of_two().trailing_zeros();
+        self.keep(off, (50 - row) / 2)
+    }
+
+    /// Half the sum of the squares of what a row is off: `[N, classes]` and `[N]` → `[N, 1]`.
+    pub fn squared_error(&mut self, logits: Value, labels: Value) -> Result<Value, Refusal> {
+        let off = self.off(logits, labels)?;
+        let squares = self.mul(off, off)?;
+        let sum = self.sum(squares)?;
+        let half = self.scale(sum, 1);
+        self.round(half, FINE)
     }
 
     /// Gradients of parameters, from that of the logits.

@@ -6,7 +6,7 @@ use crate::model::{self, ACTIVATION};
 use crate::net::{Format, Net};
 use crate::optim::{PARAMETER, bound};
 use crate::program::{List, Program};
-use crate::recipe::Model;
+use crate::recipe::{Loss, Model};
 use crate::tensor::Tensor;
 
 /// Of a model of rows (an MLP or a CNN) with these weights, which are constants of the program and so part of its identity:
@@ -33,7 +33,7 @@ pub fn compile(model: &Model, format: Format, rows: usize, weights: Vec<Tensor>)
     let weights = weights.collect::<Result<Vec<_>, _>>()?;
     let (input, labels) = (net.data(0, ACTIVATION)?, net.data(1, 0)?);
     let logits = model::forward(&mut net, model, &weights, input)?;
-    let results = net.judge(logits, labels)?;
+    let results = net.judge(logits, labels, Loss::CrossEntropy)?;
     let program = net.finish(&results);
     program.check()?;
     Ok(program)

@@ -100,6 +100,7 @@ pub fn forward(net: &mut Net, model: &Model, parameters: &[Value], input: Value)
                 x = linear(net, x, layer)?;
                 if index < last {
                     x = active(net, x)?;
+                    x = dropped(net, x)?;
                 }
             }
             Ok(x)
@@ -120,6 +121,11 @@ fn linear(net: &mut Net, x: Value, layer: &[Value]) -> Result<Value, Refusal> {
 fn active(net: &mut Net, x: Value) -> Result<Value, Refusal> {
     let x = net.relu(x)?;
     narrow(net, x)
+}
+
+fn dropped(net: &mut Net, x: Value) -> Result<Value, Refusal> {
+    let x = net.dropped(x)?;
+    net.keep(x, ACTIVATION_BITS)
 }
 
 /// What the next layer takes.
@@ -158,6 +164,7 @@ fn cnn(
     let flat = net.reshape(x, &[batch, depth * sides[0] * sides[1]])?;
     let hidden = linear(net, flat, &rest[..2])?;
     let hidden = active(net, hidden)?;
+    let hidden = dropped(net, hidden)?;
     linear(net, hidden, &rest[2..])
 }
 
@@ -204,7 +211,11 @@ fn transformer(
     net.product(x, if tied { parameters[0] } else { parameters[last + 1] }, FINE)
 }
 
-fn stream(net: &mut Net, x: Value, more: Value) -> Result<Value, Refusal> {
+fn stream(net: &mut Net, x: Value, mut more: Value) -> Result<Value, Refusal> {
+    if net.dropout > 0 {
+        more = net.keep(more, STREAM_BITS)?;
+        more = net.dropped(more)?;
+    }
     let x = net.add(x, more)?;
     net.keep(x, STREAM_BITS)
 }

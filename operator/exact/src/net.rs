@@ -12,6 +12,12 @@ use crate::tensor::{Tensor, Width};
 pub const GRADIENT: i32 = 20;
 /// Of probabilities.
 pub const PROBABILITY: i32 = 15;
+/// Bits that dropout draws for an element, and fractional bits of what it scales the others by.
+const DROPOUT_BITS: u8 = 16;
+const DROPOUT_SCALE: i32 = 12;
+/// Streams of dropout begin here; those before are for first values.
+const DROPOUT_STREAM: u32 = 1 << 16;
+
 /// How matrix products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -114,6 +120,9 @@ pub struct Net {
     pub(crate) tape: Vec<Entry>,
     /// What is done for the backward pass, or by way of a composite, is not differentiated.
     pub(crate) recording: bool,
+    /// Of 2^16: how much is left out, and how often it was drawn.
+    pub(crate) dropout: i64,
+    pub(crate) drawn: u32,
     /// The rule whose derivative a test has made wrong.
     #[cfg(test)]
     pub(crate) mutant: Option<&'static str>,
@@ -127,6 +136,8 @@ impl Net {
             values: Vec::new(),
             tape: Vec::new(),
             recording: true,
+            dropout: 0,
+            drawn: 0,
             #[cfg(test)]
             mutant: None,
         }
@@ -190,6 +201,34 @@ impl Net {
         let done = work(self);
         self.recording = before;
         done
+    }
+
+    /// What follows may leave out this part, of 2^60.
+    pub fn with_dropout(mut self, part: i128) -> Self {
+        self.dropout = crate::fixed::rounded(part, DROPOUT_BITS.into());
+        self
+    }
+
+    /// A part of the elements becomes 0, drawn anew in each step; the others grow, so that the mean stays. A value of at most
+    /// 36 bits.
+    pub fn dropped(&mut self, value: Value) -> Result<Value, Refusal> {
+        if self.dropout == 0 {
+            return Ok(value);
+        }
+        let shape = self.shape(value);
+        let stream = DROPOUT_STREAM + self.drawn;
+        self.drawn += 1;
+        let whole = 1_i64 << DROPOUT_BITS;
+        let scale = ((whole << DROPOUT_SCALE) + (whole - self.dropout) / 2) / (whole - self.dropout);
+        let factor = self.aside(|net| {
+            let drawn = net.source(Op::Random { stream, bits: DROPOUT_BITS }, &shape, 0)?;
+            let last = net.filled(net.dropout - 1, &shape, 0)?;
+            let kept = net.less(last, drawn)?;
+            let scale = net.filled(scale, &shape, DROPOUT_SCALE)?;
+            net.mul(kept, scale)
+        })?;
+        let scaled = self.mul(value, factor)?;
+        self.round(scaled, self.fraction(value))
     }
 
     // --- sources

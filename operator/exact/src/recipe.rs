@@ -48,6 +48,14 @@ pub enum Model {
     Transformer { width: usize, heads: usize, layers: usize, context: usize, tied: bool },
 }
 
+/// What a step makes smaller, as a mean over the labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    CrossEntropy,
+    /// Half the sum of squares of what the logits are off from 1 for the label's class and 0 for the others.
+    SquaredError,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Optimizer {
     Sgd { momentum: Decimal, decay: Decimal },
@@ -80,6 +88,9 @@ pub struct Schedule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     pub model: Model,
+    pub loss: Loss,
+    /// The part of hidden activations, or of what a block adds to the stream, that a step leaves out.
+    pub dropout: Decimal,
     pub optimizer: Optimizer,
     pub rate: Decimal,
     pub schedule: Schedule,

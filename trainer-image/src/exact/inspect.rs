@@ -98,10 +98,12 @@ pub fn bench(plan: &Plan, steps: u32, env: &mut Env) -> Result<String> {
             spent.clear();
         }
         let mut last = now();
-        let seen = &mut |at: usize| {
+        let seen = &mut |made: &[usize]| {
+            // Those that are computed together count as one, the last of them.
+            let Some(at) = made.last() else { return };
             let reached = now();
-            let node = &plan.program.step.nodes[at];
-            let unit = units.get(&at).copied().unwrap_or_default();
+            let node = &plan.program.step.nodes[*at];
+            let unit = if made.len() > 1 { "with those before it" } else { units.get(at).copied().unwrap_or_default() };
             let entry = spent.entry((node.op.name(), shape(&node.shape), unit)).or_default();
             (entry.0, entry.1) = (entry.0 + reached.duration_since(last).unsigned_abs(), entry.1 + 1);
             last = reached;

@@ -6,8 +6,11 @@ use freehold_exact::element::Context;
 use freehold_exact::op::Op;
 use freehold_exact::program::{Graph, List, Node, Program, Ranges};
 use freehold_exact::range::Range;
+use freehold_exact::tensor::row_length;
 use tch::{Device, Kind, Tensor};
 
+use super::kernels::{Kernels, lost, sides};
+use super::regions::{Gatherer, Group, Member, Region, frame};
 use super::units::{Unit, Units};
 use crate::error::{Error, Result};
 
@@ -18,9 +21,17 @@ const FLOAT_BITS: u32 = 23;
 pub struct Machine {
     program: Program,
     device: Device,
-    lists: [Vec<Step>; 3],
-    /// 2^−s by s + 62.
-    powers: Tensor,
+    kernels: Kernels,
+    lists: [Plan; 3],
+}
+
+/// How a list is computed.
+#[derive(Default)]
+struct Plan {
+    /// By node.
+    steps: Vec<Step>,
+    /// In the order in which they are computed.
+    work: Vec<Work>,
 }
 
 /// One operator as it is computed.
@@ -32,21 +43,36 @@ struct Step {
     kinds: [Kind; 2],
     /// Nodes that it takes.
     of: Vec<usize>,
-    /// Whether anything takes its result.
-    needed: bool,
-    /// Nodes that nobody takes after it.
-    frees: Vec<usize>,
     /// A shift by what a row and a column say, which is never made into a matrix: `by` less both.
     outer: Option<i64>,
 }
 
+struct Work {
+    what: What,
+    /// Nodes that nobody takes after it.
+    frees: Vec<usize>,
+}
+
+enum What {
+    One(usize),
+    Many(Region),
+}
+
+impl What {
+    fn takes<'a>(&'a self, steps: &'a [Step]) -> &'a [usize] {
+        match self {
+            Self::One(at) => &steps[*at].of,
+            Self::Many(region) => &region.inputs,
+        }
+    }
+}
+
 impl Machine {
     pub fn new(program: Program, ranges: &Ranges, units: &Units, device: Device) -> Result<Self> {
-        let powers: Vec<f64> = (-62..=62).map(|s| f64::from(-s).exp2()).collect();
-        let powers = Tensor::f_from_slice(&powers)?.f_to_device(device)?;
-        let mut machine = Self { program, device, lists: Default::default(), powers };
+        let mut machine = Self { program, device, kernels: Kernels::new(device)?, lists: Default::default() };
         for (at, list) in List::ALL.into_iter().enumerate() {
-            machine.lists[at] = machine.prepare(list, ranges.of(list), units)?;
+            let steps = machine.steps(list, ranges.of(list), units)?;
+            machine.lists[at] = machine.plan(list, steps);
         }
         Ok(machine)
     }
@@ -57,11 +83,11 @@ impl Machine {
 
     /// Products of a list by the unit that computes them.
     pub fn products(&self, list: List) -> Vec<(usize, Unit)> {
-        let nodes = self.program.list(list).nodes.iter().zip(&self.lists[list as usize]).enumerate();
+        let nodes = self.program.list(list).nodes.iter().zip(&self.lists[list as usize].steps).enumerate();
         nodes.filter(|(_, (node, _))| node.op == Op::Matmul).map(|(at, (_, step))| (at, step.unit)).collect()
     }
 
-    fn prepare(&self, list: List, ranges: &[Range], units: &Units) -> Result<Vec<Step>> {
+    fn steps(&self, list: List, ranges: &[Range], units: &Units) -> Result<Vec<Step>> {
         let graph = self.program.list(list);
         let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes.len());
         for (at, node) in graph.nodes.iter().enumerate() {
@@ -78,27 +104,73 @@ impl Machine {
                 Some((down, across, by)) => (vec![node.of[0], down, across], Some(by)),
                 None => (node.of.clone(), None),
             };
-            let kinds = [kind(bits), kind(ranges[at].values.bits())];
-            steps.push(Step { fixed: None, unit, kinds, of, needed: false, frees: vec![], outer });
+            let kept = if unit == Unit::Int8 { Kind::Int } else { kind(ranges[at].values.bits()) };
+            steps.push(Step { fixed: None, unit, kinds: [kind(bits), kept], of, outer });
             steps[at].fixed = self.fixed(node, &steps, at)?;
         }
-        // From the results back: what is needed, and by whom last.
-        let mut taken = vec![false; steps.len()];
-        for result in &graph.results {
-            (steps[*result].needed, taken[*result]) = (true, true);
-        }
-        for at in (0..steps.len()).rev().filter(|at| steps[*at].fixed.is_none()).collect::<Vec<_>>() {
-            if !steps[at].needed {
-                continue;
-            }
-            for of in steps[at].of.clone() {
-                steps[of].needed = true;
-                if !std::mem::replace(&mut taken[of], true) {
-                    steps[at].frees.push(of);
-                }
+        // What only 8-bit products take is kept in 8 bits.
+        let mut small = vec![true; steps.len()];
+        graph.results.iter().for_each(|result| small[*result] = false);
+        for (step, node) in steps.iter().zip(&graph.nodes) {
+            if node.op != Op::Matmul || step.unit != Unit::Int8 {
+                step.of.iter().for_each(|of| small[*of] = false);
             }
         }
+        let quantised = graph.nodes.iter().enumerate().filter(|(at, node)| node.op == Op::Quant && small[*at]);
+        quantised.for_each(|(at, _)| steps[at].kinds[1] = Kind::Int8);
         Ok(steps)
+    }
+
+    /// What is computed when, and together with what.
+    fn plan(&self, list: List, steps: Vec<Step>) -> Plan {
+        let graph = self.program.list(list);
+        let mut needed = vec![false; steps.len()];
+        graph.results.iter().for_each(|result| needed[*result] = true);
+        for at in (0..steps.len()).rev() {
+            if needed[at] && steps[at].fixed.is_none() {
+                steps[at].of.iter().for_each(|of| needed[*of] = true);
+            }
+        }
+        let mut gatherer = Gatherer::default();
+        for (at, (node, step)) in graph.nodes.iter().zip(&steps).enumerate() {
+            if needed[at] && step.fixed.is_none() {
+                let table = node.op == Op::Table && steps[step.of[0]].fixed.is_none();
+                let rows = (self.device == Device::Cpu && !table)
+                    .then(|| frame(node, &step.of, |of| graph.nodes[of].shape.as_slice()));
+                gatherer.add(at, &step.of, rows.flatten());
+            }
+        }
+        let groups = gatherer.finish();
+        // Which group takes a node last, and whether any but its own does.
+        let mut group_of = vec![usize::MAX; steps.len()];
+        for (index, group) in groups.iter().enumerate() {
+            group.members().iter().for_each(|at| group_of[*at] = index);
+        }
+        let mut taken = vec![false; steps.len()];
+        graph.results.iter().for_each(|result| taken[*result] = true);
+        for (at, step) in steps.iter().enumerate().filter(|(at, _)| group_of[*at] != usize::MAX) {
+            step.of.iter().filter(|of| group_of[**of] != group_of[at]).for_each(|of| taken[*of] = true);
+        }
+        let member = |at: &usize| {
+            let (node, step) = (&graph.nodes[*at], &steps[*at]);
+            let row = node.of.first().map_or(1, |of| row_length(&graph.nodes[*of].shape));
+            let (op, of, shape) = (node.op.clone(), step.of.clone(), node.shape.clone());
+            Member { at: *at, op, of, shape, kinds: step.kinds, row, outer: step.outer, frees: vec![] }
+        };
+        let what = groups.into_iter().map(|group| match group {
+            Group::One(at) => What::One(at),
+            Group::Many(frame, members) => {
+                What::Many(Region::new(frame, members.iter().map(member).collect(), |at| taken[at]))
+            }
+        });
+        let mut work: Vec<Work> = what.map(|what| Work { what, frees: vec![] }).collect();
+        let mut later = vec![false; steps.len()];
+        graph.results.iter().for_each(|result| later[*result] = true);
+        for Work { what, frees } in work.iter_mut().rev() {
+            let last = what.takes(&steps).iter().copied().filter(|of| !std::mem::replace(&mut later[*of], true));
+            *frees = last.collect();
+        }
+        Plan { steps, work }
     }
 
     /// The value of what depends on constants alone.
@@ -110,7 +182,13 @@ impl Machine {
             return Ok(None);
         }
         let operands: Option<Vec<&Tensor>> = before[at].of.iter().map(|of| before[*of].fixed.as_ref()).collect();
-        operands.map(|operands| self.compute(node, &before[at], &operands)).transpose()
+        let Some(operands) = operands else { return Ok(None) };
+        let value = self.compute(node, &before[at], &operands)?;
+        // What is repeated as a whole stays one row, or one element.
+        let (size, strides) = (value.size(), value.stride());
+        let once = |at: usize| strides[at] == 0 || size[at] == 1;
+        let leading = (0..size.len().saturating_sub(1)).all(once);
+        Ok(Some(if leading { value } else { value.f_contiguous()? }))
     }
 
     /// Onto the device.
@@ -132,39 +210,71 @@ impl Machine {
         self.watched(list, state, data, context, &mut |_| {})
     }
 
-    /// The same; `seen` is told the number of each operator once it is computed.
+    /// The same; `seen` is told the numbers of operators once they are computed.
     pub fn watched(
         &self,
         list: List,
         state: &[Tensor],
         data: &[Tensor],
         context: &Context,
-        seen: &mut dyn FnMut(usize),
+        seen: &mut dyn FnMut(&[usize]),
     ) -> Result<Vec<Tensor>> {
         let _no_grad = tch::no_grad_guard();
-        let graph = self.program.list(list);
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(graph.nodes.len());
-        for (node, step) in graph.nodes.iter().zip(&self.lists[list as usize]) {
-            let value = match (&step.fixed, &node.op) {
-                _ if !step.needed => None,
-                (Some(fixed), _) => Some(fixed.shallow_clone()),
-                (None, Op::State { index }) => Some(state[*index].shallow_clone()),
-                (None, Op::Data { index }) => Some(data[*index].shallow_clone()),
-                (None, op) => match self.drawn(op, &node.shape, context)? {
-                    Some(drawn) => Some(drawn),
-                    None => {
-                        let operand = |of: &usize| values[*of].as_ref().ok_or_else(lost);
-                        let operands: Vec<&Tensor> = step.of.iter().map(operand).collect::<Result<_>>()?;
-                        Some(self.compute(node, step, &operands)?)
-                    }
-                },
-            };
-            values.push(value);
-            step.frees.iter().for_each(|of| values[*of] = None);
-            seen(values.len() - 1);
+        let (graph, plan) = (self.program.list(list), &self.lists[list as usize]);
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let mut values: Vec<Option<Tensor>> = (0..plan.steps.len()).map(|_| None).collect();
+        for Work { what, frees } in &plan.work {
+            let value = |at: usize| values[at].as_ref().or(plan.steps[at].fixed.as_ref());
+            match what {
+                What::One(at) => {
+                    let (node, step) = (&graph.nodes[*at], &plan.steps[*at]);
+                    let made = match node.op {
+                        Op::State { index } => state[index].shallow_clone(),
+                        Op::Data { index } => data[index].shallow_clone(),
+                        _ => {
+                            let operands = step.of.iter().map(|of| value(*of).ok_or_else(lost));
+                            self.one(node, step, &operands.collect::<Result<Vec<_>>>()?, context)?
+                        }
+                    };
+                    values[*at] = Some(made);
+                    seen(&[*at]);
+                }
+                What::Many(region) => {
+                    let made = region.run(&self.kernels, value, threads)?;
+                    region.outputs.iter().zip(made).for_each(|(at, made)| values[*at] = Some(made));
+                    seen(&region.nodes);
+                }
+            }
+            frees.iter().for_each(|of| values[*of] = None);
         }
-        let result = |at: &usize| Ok(values[*at].as_ref().ok_or_else(lost)?.f_to_kind(Kind::Double)?);
+        let result = |at: &usize| {
+            let value = values[*at].as_ref().or(plan.steps[*at].fixed.as_ref());
+            Ok(value.ok_or_else(lost)?.f_to_kind(Kind::Double)?)
+        };
         graph.results.iter().map(result).collect()
+    }
+
+    /// One operator of a list by itself, from the values of the nodes that it takes; none of what is given from outside.
+    pub fn operator(
+        &self,
+        list: List,
+        at: usize,
+        value: &dyn Fn(usize) -> Result<Tensor>,
+        context: &Context,
+    ) -> Result<Option<Tensor>> {
+        let (node, step) = (&self.program.list(list).nodes[at], &self.lists[list as usize].steps[at]);
+        if matches!(node.op, Op::State { .. } | Op::Data { .. } | Op::Constant { .. }) {
+            return Ok(None);
+        }
+        let operands: Vec<Tensor> = step.of.iter().map(|of| value(*of)).collect::<Result<_>>()?;
+        self.one(node, step, &operands.iter().collect::<Vec<_>>(), context).map(Some)
+    }
+
+    fn one(&self, node: &Node, step: &Step, operands: &[&Tensor], context: &Context) -> Result<Tensor> {
+        match self.drawn(&node.op, &node.shape, context)? {
+            Some(drawn) => Ok(drawn),
+            None => self.compute(node, step, operands),
+        }
     }
 
     /// What comes from seed and step.
@@ -184,7 +294,6 @@ impl Machine {
         Ok(Some(values.f_reshape(sides(shape))?))
     }
 
-    /// One operator. Every step of it is exact: why is said where it is not plain.
     fn compute(&self, node: &Node, step: &Step, operands: &[&Tensor]) -> Result<Tensor> {
         let [kind, kept] = step.kinds;
         if node.op == Op::Matmul {
@@ -193,105 +302,12 @@ impl Machine {
         let of: Vec<Tensor> =
             operands.iter().map(|operand| operand.f_to_kind(kind)).collect::<std::result::Result<_, _>>()?;
         let result = match step.outer {
-            Some(by) => self.shift_outer(&of[0], &of[1], &of[2], by)?,
-            None => self.apply(node, &of.iter().collect::<Vec<_>>())?,
+            Some(by) => self.kernels.shift_outer(&of[0], &of[1], &of[2], by)?,
+            None => self.kernels.apply(&node.op, &node.shape, &of.iter().collect::<Vec<_>>())?,
         };
         // A scalar with a row's exponent becomes a row of one.
         let result = if result.dim() == node.shape.len() { result } else { result.f_reshape(sides(&node.shape))? };
         Ok(if kind == kept { result } else { result.f_to_kind(kept)? })
-    }
-
-    fn apply(&self, node: &Node, of: &[&Tensor]) -> Result<Tensor> {
-        let x = || of[0];
-        let shape = sides(&node.shape);
-        Ok(match &node.op {
-            Op::Matmul => return Err(lost()),
-            Op::Transpose { order } => x().f_permute(sides(order))?,
-            Op::Reshape => x().f_reshape(shape)?,
-            Op::Broadcast => x().f_expand(shape, false)?,
-            Op::Slice { dimension, start } => x().f_narrow(side(*dimension), side(*start), shape[*dimension])?,
-            Op::Pad { dimension, before } => {
-                let after = shape[*dimension] - x().size()[*dimension] - side(*before);
-                let mut pads = vec![0; 2 * (shape.len() - 1 - dimension)];
-                pads.extend([side(*before), after]);
-                x().f_constant_pad_nd(pads)?
-            }
-            Op::Im2col(window) => {
-                let kernel = sides(&window.kernel);
-                let (padding, stride) = ([side(window.padding); 2], [side(window.stride); 2]);
-                x().f_im2col(kernel, [1, 1], padding, stride)?.f_transpose(1, 2)?
-            }
-            // Sums of at most 32 values, in whatever order: all partial sums are below 2^52.
-            Op::Col2im(window) => {
-                let (kernel, image) = (sides(&window.kernel), &shape[2..]);
-                let (padding, stride) = ([side(window.padding); 2], [side(window.stride); 2]);
-                x().f_transpose(1, 2)?.f_col2im(image, kernel, [1, 1], padding, stride)?
-            }
-            Op::Gather => {
-                let index = of[1].f_to_kind(Kind::Int64)?.f_reshape([-1])?;
-                x().f_index_select(0, &index)?.f_reshape(shape)?
-            }
-            Op::Add => x().f_add(of[1])?,
-            Op::Sub => x().f_sub(of[1])?,
-            Op::Mul => x().f_mul(of[1])?,
-            Op::Clamp { low, high } => x().f_clamp(*low as f64, *high as f64)?,
-            Op::Less => x().f_lt_tensor(of[1])?.f_to_kind(x().kind())?,
-            Op::Equal => x().f_eq_tensor(of[1])?.f_to_kind(x().kind())?,
-            Op::Select => of[1].f_where_self(&x().f_ne(0.0)?, of[2])?,
-            Op::Relu => x().f_relu()?,
-            Op::Sign => x().f_sign()?,
-            Op::Shift { by } => shift(x(), *by)?,
-            Op::ShiftBy => self.shift_by(x(), of[1])?,
-            // Dividend and divisor are whole and below 2^53. A quotient that is not whole is at least 1 / divisor away from
-            // the next whole number, which is more than it is rounded by.
-            Op::Div => {
-                let twice = of[1].f_mul_scalar(2.0)?;
-                let mut quotient = x().f_mul_scalar(2.0)?;
-                let _ = quotient.f_add_(of[1])?.f_div_(&twice)?.f_floor_()?;
-                quotient
-            }
-            // Roots are correctly rounded, and that of n² − 1 is below n by more than that for n up to 2^26.
-            Op::Isqrt => {
-                let mut root = x().f_sqrt()?;
-                let _ = root.f_floor_()?;
-                root
-            }
-            Op::Max => x().f_amax([-1_i64].as_slice(), true)?,
-            Op::Sum => x().f_sum_dim_intlist([-1_i64].as_slice(), true, x().kind())?,
-            Op::Argmax => x().f_argmax(-1, true)?.f_to_kind(x().kind())?,
-            // frexp's exponent of a whole number is its length in bits, and 0 of 0.
-            Op::Rowexp => {
-                let (_, bits) = x().f_abs()?.f_amax([-1_i64].as_slice(), true)?.f_frexp()?;
-                bits.f_to_kind(x().kind())?.f_sub_scalar(7.0)?.f_clamp_min(0.0)?
-            }
-            Op::Quant => {
-                let mut small = self.shift_by(x(), of[1])?;
-                let _ = small.f_clamp_(-127.0, 127.0)?;
-                small
-            }
-            Op::Table => x().f_take(&of[1].f_to_kind(Kind::Int64)?)?,
-            Op::State { .. } | Op::Data { .. } | Op::Constant { .. } => return Err(lost()),
-            Op::Step | Op::Sample { .. } | Op::Random { .. } => return Err(lost()),
-        })
-    }
-
-    fn shift_by(&self, x: &Tensor, by: &Tensor) -> Result<Tensor> {
-        let mut moved = x.f_mul(&self.power(by, 0)?.f_to_kind(x.kind())?)?;
-        let _ = moved.f_add_scalar_(0.5)?.f_floor_()?;
-        Ok(moved)
-    }
-
-    /// By `by` less what the row and the column say: two powers of two, one after the other, change the exponent alone.
-    fn shift_outer(&self, x: &Tensor, down: &Tensor, across: &Tensor, by: i64) -> Result<Tensor> {
-        let mut moved = x.f_mul(&self.power(&down.f_neg()?, by)?.f_to_kind(x.kind())?)?;
-        let _ = moved.f_mul_(&self.power(&across.f_neg()?, 0)?.f_to_kind(x.kind())?)?;
-        let _ = moved.f_add_scalar_(0.5)?.f_floor_()?;
-        Ok(moved)
-    }
-
-    /// 2^−(s + more).
-    fn power(&self, s: &Tensor, more: i64) -> Result<Tensor> {
-        Ok(self.powers.f_take(&s.f_add_scalar(62 + more)?.f_to_kind(Kind::Int64)?)?)
     }
 }
 
@@ -314,23 +330,6 @@ fn outer(program: &Program, graph: &Graph, node: &Node) -> Option<(usize, usize,
     (by.abs() <= 30).then_some((down, across, by))
 }
 
-/// ⌊x · 2^−by + ½⌋. A power of two changes the exponent alone, and a half fits beside what has a bit to spare.
-fn shift(x: &Tensor, by: i64) -> Result<Tensor> {
-    let mut moved = x.f_mul_scalar((-(by as f64)).exp2())?;
-    if by > 0 {
-        let _ = moved.f_add_scalar_(0.5)?.f_floor_()?;
-    }
-    Ok(moved)
-}
-
-fn side(side: usize) -> i64 {
-    i64::try_from(side).unwrap_or(i64::MAX)
-}
-
-fn sides(shape: &[usize]) -> Vec<i64> {
-    shape.iter().copied().map(side).collect()
-}
-
 fn no_unit(node: &Node, at: usize) -> Error {
     Error::Unavailable(format!(
         "operator {at} (`{}`, shape {:?}): no arithmetic unit of this device has shown that it computes such products \
@@ -338,8 +337,4 @@ fn no_unit(node: &Node, at: usize) -> Error {
         node.op.name(),
         node.shape
     ))
-}
-
-fn lost() -> Error {
-    Error::Unavailable("an operand of the program has no value".into())
 }

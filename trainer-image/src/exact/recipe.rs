@@ -55,6 +55,8 @@ pub fn exact(recipe: &Recipe, format: Format, sizes: Sizes) -> Result<exact::Rec
     let accumulation = recipe.gradient_accumulation as usize;
     Ok(exact::Recipe {
         model: model(&recipe.model)?,
+        loss: exact::Loss::CrossEntropy,
+        dropout: exact::Decimal::ZERO,
         optimizer: optimizer(&recipe.optimizer)?,
         rate: decimal("optimizer.learningRate", rate(&recipe.optimizer))?,
         schedule: schedule(&recipe.schedule)?,
@@ -187,6 +189,8 @@ mod tests {
         let made = exact(&recipe, Format::I8, Sizes { rows: 200, held_out: 20 }).unwrap();
         let expected = exact::Recipe {
             model: exact::Model::Mlp { widths: vec![64, 32, 10] },
+            loss: exact::Loss::CrossEntropy,
+            dropout: exact::Decimal::ZERO,
             optimizer: exact::Optimizer::AdamW {
                 beta1: exact::Decimal::new(9, 10),
                 beta2: exact::Decimal::new(999, 1_000),

@@ -246,6 +246,19 @@ fn cases() -> Vec<(&'static str, Case)> {
                 n.table(values, slopes, x[0]).unwrap()
             }),
         ),
+        (
+            "mul",
+            case(&[(&[3, 4], 12, -(2 << 12), 2 << 12), index(&[3], 4)], 1e-3, |n, x| {
+                n.squared_error(x[0], x[1]).unwrap()
+            }),
+        ),
+        (
+            "mul",
+            case(&[any(&[8])], 1e-3, |n, x| {
+                n.dropout = 1 << 14;
+                n.dropped(x[0]).unwrap()
+            }),
+        ),
         ("softmax", case(&[any(&[2, 5])], 2e-2, |n, x| n.softmax(x[0], None).unwrap())),
     ]
 }
@@ -263,6 +276,44 @@ fn every_rule_has_a_case_is_right_and_is_found_out_when_wrong() {
         }
     }
     assert_eq!(seen.len(), 20, "the rules of `Rule`");
+}
+
+/// The two ways to the same gradient: by the rules from the loss, and written down.
+#[test]
+fn what_logits_are_off_is_the_gradient_of_the_squares() {
+    let data = vec![declare("x", &[3, 4], -(4 << 12), 4 << 12), declare("labels", &[3], 0, 3)];
+    let mut net = Net::new(Builder::new(Program { data, ..Program::default() }, List::Evaluate), Format::Wide);
+    let (x, labels) = (net.data(0, 12).unwrap(), net.data(1, 0).unwrap());
+    let loss = net.squared_error(x, labels).unwrap();
+    let one = net.filled(1 << GRADIENT, &[3, 1], GRADIENT).unwrap();
+    let derived = net.gradients(&[(loss, one)], &[x]).unwrap()[0].unwrap();
+    let written = net.aside(|net| net.off(x, labels)).unwrap();
+    let written = net.round(written, GRADIENT).unwrap();
+    let program = net.program(&[derived, written]);
+    let values = [tensor(&[3, 4], &[0, 5, -9, 8_192, 4_096, 1, 2, 3, -8_192, 7, 7, 7]), tensor(&[3], &[0, 3, 1])];
+    let inputs = Inputs { state: &[], data: &values.map(Arc::new), context: context() };
+    let results = interpret::run(&program, List::Evaluate, &inputs).unwrap();
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[1].values()[0], -(1 << GRADIENT));
+}
+
+#[test]
+fn a_fourth_is_left_out_and_the_mean_stays() {
+    let mut net = Net::new(Builder::new(Program { steps: 10, ..Program::default() }, List::Evaluate), Format::Wide);
+    net = net.with_dropout(crate::fixed::ONE / 4);
+    let x = net.filled(3 << 12, &[2_000], 12).unwrap();
+    let (first, second) = (net.dropped(x).unwrap(), net.dropped(x).unwrap());
+    let program = net.program(&[first, second]);
+    let results =
+        interpret::run(&program, List::Evaluate, &Inputs { state: &[], data: &[], context: context() }).unwrap();
+    let draw = |stream, at| crate::draw::uniform(&context().seed, stream, context().step, at, 16) >= 1 << 14;
+    for (stream, result) in results.iter().enumerate() {
+        let expected = (0..2_000).map(|at| if draw((1 << 16) + stream as u32, at) { 16_383 } else { 0 });
+        assert!(result.values().iter().copied().eq(expected), "3 times 4/3, with 12 bits, where it is kept");
+        let left_out = result.values().iter().filter(|value| **value == 0).count();
+        assert!((430..570).contains(&left_out), "{left_out} of 2000");
+    }
+    assert_ne!(results[0], results[1]);
 }
 
 /// Layers on layers: a normalisation, a product, a softmax; the rules together.

@@ -6,7 +6,7 @@ use super::*;
 use crate::compile::{Error, compile};
 use crate::draw;
 use crate::net::Format;
-use crate::recipe::{Decimal, Model, Optimizer, Recipe, Schedule, Shape};
+use crate::recipe::{Decimal, Loss, Model, Optimizer, Recipe, Schedule, Shape};
 
 const SGD: Optimizer = Optimizer::Sgd { momentum: Decimal { units: 9, of: 10 }, decay: Decimal::ZERO };
 const ADAM: Optimizer = Optimizer::AdamW {
@@ -18,6 +18,8 @@ const ADAM: Optimizer = Optimizer::AdamW {
 fn mlp(optimizer: Optimizer, rate: Decimal, format: Format) -> Recipe {
     Recipe {
         model: Model::Mlp { widths: vec![8, 16, 4] },
+        loss: Loss::CrossEntropy,
+        dropout: Decimal::ZERO,
         optimizer,
         rate,
         schedule: Schedule { warmup: 2, shape: Shape::Cosine { floor: Decimal::ZERO } },
@@ -115,6 +117,60 @@ fn any_number_of_rows_is_evaluated() {
     assert_eq!(whole.evaluate(), (first.0 + second.0, first.1 + second.1));
 }
 
+#[rstest]
+#[case(SGD, Format::Wide)]
+#[case(ADAM, Format::I8)]
+fn squares_are_learned_too(#[case] optimizer: Optimizer, #[case] format: Format) {
+    let recipe = Recipe { loss: Loss::SquaredError, ..mlp(optimizer, Decimal::new(2, 100), format) };
+    let mut run = on_clusters(&recipe, 8);
+    let (_, before) = run.evaluate();
+    run.train(0..recipe.steps);
+    let (correct, after) = run.evaluate();
+    assert!(correct >= 28 && after < before / 2.0, "{correct} of 32, loss {before} → {after}");
+}
+
+#[rstest]
+#[case(Format::Wide)]
+#[case(Format::I8)]
+fn a_net_learns_with_a_part_left_out(#[case] format: Format) {
+    let whole = mlp(ADAM, Decimal::new(1, 100), format);
+    let recipe = Recipe { dropout: Decimal::new(25, 100), ..whole.clone() };
+    let (mut run, mut other) = (on_clusters(&recipe, 8), on_clusters(&whole, 8));
+    assert_eq!(run.state, other.state, "first values are drawn from streams of their own");
+    let (_, before) = run.evaluate();
+    run.train(0..recipe.steps);
+    other.train(0..recipe.steps);
+    assert_ne!(run.state, other.state);
+    let (correct, after) = run.evaluate();
+    assert!(correct >= 28 && after < before / 2.0, "{correct} of 32, loss {before} → {after}");
+}
+
+#[test]
+fn every_part_of_a_batch_leaves_out_others() {
+    let recipe = Recipe {
+        model: Model::Transformer { width: 16, heads: 2, layers: 2, context: 8, tied: false },
+        dropout: Decimal::new(1, 10),
+        accumulation: 2,
+        rows: 200,
+        held_out: 41,
+        ..mlp(ADAM, Decimal::new(2, 100), Format::Wide)
+    };
+    let program = compile(&recipe).unwrap();
+    let streams = |graph: &crate::program::Graph| -> Vec<u32> {
+        let stream = |node: &crate::program::Node| match node.op {
+            Op::Random { stream, .. } => Some(stream),
+            _ => None,
+        };
+        graph.nodes.iter().filter_map(stream).collect()
+    };
+    let (first, of_step) = (streams(&program.init), streams(&program.step));
+    assert_eq!(of_step.len(), 2 * 2 * 2, "twice a block, in each part");
+    let all = [first, of_step].concat();
+    let distinct: std::collections::BTreeSet<&u32> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len(), "{all:?}");
+    assert!(streams(&program.evaluate).is_empty(), "an evaluation leaves out nothing");
+}
+
 #[test]
 fn a_batch_in_parts_is_the_same_batch() {
     let whole = Recipe { steps: 3, ..mlp(SGD, Decimal::new(1, 10), Format::Wide) };
@@ -169,6 +225,7 @@ fn a_transformer_learns(#[case] format: Format, #[case] tied: bool) {
 #[case(|r: &mut Recipe| r.steps = 0, "recipe.steps is 0: give at least 1")]
 #[case(|r: &mut Recipe| r.batch = 5_000, "recipe.batchSize is 5000: give at most 4096")]
 #[case(|r: &mut Recipe| r.accumulation = 3, "recipe.gradientAccumulation is 3: give a divisor of batchSize, 16")]
+#[case(|r: &mut Recipe| r.dropout = Decimal::ONE, "recipe.dropout is 1 / 1: give at least 0 and less than 1")]
 #[case(|r: &mut Recipe| r.model = Model::Mlp { widths: vec![8] }, "recipe.model.mlp.layers is [8]: name at least the features and the classes")]
 #[case(|r: &mut Recipe| r.model = Model::Transformer { width: 10, heads: 3, layers: 1, context: 4, tied: true },
     "recipe.model.transformer.heads is 3: give a divisor of the width, 10")]

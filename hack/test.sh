@@ -57,7 +57,7 @@ journey() { (cd "$HACK/e2e" && counted python3 -m unittest -v "test_$1"); }
 
 began=$SECONDS
 "$HACK/up.sh"
-stages 18
+stages 19
 stage "unit tests of the operator's crates" 4:00 units
 stage "trainer" 1:30 trainer
 stage "contracts: unit, fuzz, invariant" 4:00 contracts
@@ -76,6 +76,7 @@ stage "journey: bad input" 2:00 journey input
 stage "journey: the seam under kills, deletion, budgets" 4:30 journey seam
 stage "probe image" 0:10 "$HACK/images.sh" probe
 stage "journey: network truth" 1:30 journey network
+stage "journey: exact training" 1:00 journey exact
 stage "chaos, a short form" 5:00 python3 "$HACK/chaos/run.py" --minutes 1.5 --seed 3 --settle 300
 python3 - "$COUNTS" "$((SECONDS - began))" <<'PY'
 import sys

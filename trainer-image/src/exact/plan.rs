@@ -129,7 +129,7 @@ fn minute(program: &Program) -> u32 {
             _ => 0,
         };
         let moved = if is_view(&node.op) { 0 } else { elements };
-        10_000_000 + 1_000 * moved + 30 * products
+        10_000_000 + 700 * moved + 30 * products
     });
     u32::try_from(SEGMENT_PICOSECONDS / price.sum::<u64>().max(1)).unwrap_or(u32::MAX).max(1)
 }

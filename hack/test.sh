@@ -49,6 +49,9 @@ drift() {
   diff -r "$fresh/crds" charts/freehold-crds/files || die "charts/freehold-crds/files is not what the types say: run make generate"
   diff "$fresh/rbac.yaml" charts/freehold/files/rbac.yaml || die "charts/freehold/files/rbac.yaml is not what the controllers say: run make generate"
   diff "$fresh/metrics.txt" charts/freehold/files/metrics.txt || die "charts/freehold/files/metrics.txt is not what the processes export: run make generate"
+  for patch in hack/chaos/mutants/*.patch; do
+    patch --dry-run --quiet -p1 <"$patch" || die "$patch no longer fits the source: make it anew"
+  done
   rm -rf "$fresh"
 }
 

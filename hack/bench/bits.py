@@ -97,7 +97,7 @@ def bits(name, setup, fmt, steps, chance):
     try:
         for variant, arguments, environment in variants(steps, fmt, folder, at):
             try:
-                found = nets.call("train", path, *arguments, environment=environment)
+                found = nets.call("train", path, "--sets", 1, *arguments, environment=environment)
             except Failed as failed:
                 if "is not admitted here" in str(failed):
                     say(f"  {job}: {variant}: {str(failed).split(': ')[-1]}, so it is not compared")
@@ -135,7 +135,7 @@ def on_arm(steps):
         for name, setup in jobs(steps):
             for fmt in ("wide", "i8"):
                 path = setup(fmt)
-                setups.append((f"{name} {fmt}", path, nets.call("train", path, "--until", 2, "--every", 1)))
+                setups.append((f"{name} {fmt}", path, nets.call("train", path, "--sets", 1, "--until", 2, "--every", 1)))
                 files.append(f"{folder}/{len(files)}")
                 nets.call("record", path, files[-1])
         here = nets.call("check", *files)
@@ -146,7 +146,7 @@ def on_arm(steps):
             if there["operators"] != here["operators"]:
                 raise Failed(f"arm64 ({core}) and this machine computed other operators")
             for job, path, expected in setups:
-                found = nets.call("train", path, "--until", 2, "--every", 1, program=program, libraries={})
+                found = nets.call("train", path, "--sets", 1, "--until", 2, "--every", 1, program=program, libraries={})
                 compare(job, {**expected, "name": platform.machine()}, f"arm64 ({core})", found, full=True)
             results["cores"].append({"core": core, "units": there["units"], "products": there["products"]})
     return {**results, "operators": {name: {"times": times, "elements": elements} for name, (times, elements) in here["operators"].items()}}

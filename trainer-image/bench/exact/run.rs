@@ -41,6 +41,9 @@ pub struct Options {
     also: Vec<u32>,
     #[arg(long)]
     checkpoints: Option<PathBuf>,
+    /// Sets of what is held out that are evaluated on; all without it.
+    #[arg(long)]
+    sets: Option<usize>,
 }
 
 /// Either machine.
@@ -98,7 +101,7 @@ pub fn train(options: &Options) -> Result<Value, Failure> {
         at = next;
     }
     let seconds = began.elapsed().as_secs_f64();
-    let evaluation = job.evaluate(&runner, &state)?;
+    let evaluation = job.evaluate(&runner, &state, options.sets.unwrap_or(usize::MAX))?;
     Ok(json!({
         "program": job.program.id(), "parameters": job.parameters(), "operators": job.program.step.nodes.len(),
         "products": by, "roots": roots, "evaluation": evaluation, "seconds": seconds, "steps": until - first,
@@ -139,10 +142,10 @@ impl Job {
         stored(machine, &state)
     }
 
-    /// Over all that is held out.
-    fn evaluate(&self, by: &Runner, state: &[Arc<Tensor>]) -> Result<Value, Failure> {
+    /// Over what is held out, or over some of its sets.
+    fn evaluate(&self, by: &Runner, state: &[Arc<Tensor>], sets: usize) -> Result<Value, Failure> {
         let (mut correct, mut loss, mut of) = (0, 0, 0);
-        for set in &self.held_out {
+        for set in self.held_out.iter().take(sets) {
             let data = [&self.data[..self.trained_on()], &set[..]].concat();
             let results = match by {
                 Runner::Interpreter => {

@@ -395,10 +395,10 @@ fn underway(claim: &Claim, entry: &Entry, facts: &Facts, policy: &Policy, now: u
     effects
 }
 
-/// No more is signed, but what was signed before may still find a block.
+/// No more is signed, but what was signed before may still find a block: if the fee that is remembered is that of this nonce.
 fn refused(claim: &Claim, entry: &Entry, reason: &str, due: bool) -> Vec<Effect> {
     let mark = Mark::new(&entry.name, State::Submitted, SIGNER_REFUSED, sentence(reason));
-    let again = entry.max_fee.filter(|_| due && entry.buildable);
+    let again = entry.max_fee.filter(|_| due && entry.buildable && entry.nonce == Some(claim.nonce));
     let send = again.map(|fee| Effect::Send { goal: entry.name.clone(), nonce: claim.nonce, fee });
     [Effect::Mark(mark)].into_iter().chain(send).collect()
 }
